@@ -1,0 +1,1 @@
+"""What radiology text means: pure functions, no database, clock, network or torch."""

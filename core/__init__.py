@@ -1,0 +1,1 @@
+"""State and plumbing that every process shares."""

@@ -1,0 +1,90 @@
+"""Webhooks: a request that settles or closes tells its sender, with id and state only. Rows here; core.clerk delivers them.
+
+A callback goes to a host that the institution listed, follows no redirect, and is signed: `X-Valuer-Signature: sha256=<hex>` is the
+HMAC-SHA256 of the body with the institution's callback secret.
+"""
+
+import hashlib
+import hmac
+import json
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+import httpx
+import sqlalchemy as sa
+from sqlmodel import Session, col, select
+
+from core.db import transaction
+from core.errors import Invalid
+from core.identity import Keyring
+from core.institutions import Profile
+from core.tables import Callback, DraftRequest
+
+TRIES = 8
+TIMEOUT_S = 5.0
+
+
+def allowed(url: str, profile: Profile) -> str:
+    """`url` when its host is one that the institution lists. Raises Invalid otherwise."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+        raise Invalid("callback_url must be an http or https address without user name.", code="callback_url")
+    if parts.hostname not in profile.callback_hosts:
+        raise Invalid("callback_url names a host that is not listed for this institution.", code="callback_host")
+    return url
+
+
+def due(session: Session, row: DraftRequest, state: str) -> None:
+    """Queues the notice of `state`, when the request asked for one; in the transaction of the move."""
+    if row.callback_url is not None:
+        session.add(Callback(request_id=row.id, url=row.callback_url, request_state=state))
+
+
+def secret(keyring: Keyring, institution: str) -> str:
+    """The secret that the institution checks signatures with, as hex (shown by `valuer keys callback-secret`)."""
+    return keyring.secret(institution, "callback").hex()
+
+
+def deliver(engine: sa.Engine, keyring: Keyring, limit: int = 20) -> int:
+    """Sends what is due; returns how many were delivered. A failure backs off from 2 s to some 4 minutes; after 8 tries it is dead.
+
+    No transaction is open while a receiver answers.
+    """
+    with transaction(engine) as session:
+        query = (
+            select(Callback, DraftRequest.institution)
+            .join(DraftRequest, col(DraftRequest.id) == col(Callback.request_id))
+            .where(Callback.state == "waiting", col(Callback.next_at) <= sa.func.now())
+            .order_by(col(Callback.next_at))
+            .limit(limit)
+        )
+        waiting = [
+            (row.id, row.url, row.request_id, row.request_state, row.tries, institution)
+            for row, institution in session.exec(query)
+        ]
+    delivered = 0
+    for identity, url, request_id, state, tries, institution in waiting:
+        body = json.dumps({"id": str(request_id), "state": state}).encode()
+        signature = hmac.new(secret(keyring, institution).encode(), body, hashlib.sha256).hexdigest()
+        headers = {"Content-Type": "application/json", "X-Valuer-Signature": f"sha256={signature}"}
+        try:
+            answer = httpx.post(
+                url, content=body, headers=headers, timeout=TIMEOUT_S, follow_redirects=False, trust_env=False
+            )
+            error = None if answer.is_success else f"HTTP {answer.status_code}"
+        except httpx.HTTPError as failure:
+            error = type(failure).__name__
+        with transaction(engine) as session:
+            row = session.get(Callback, identity, with_for_update=True)
+            if row is None or row.state != "waiting":
+                continue
+            row.tries, row.last_error = tries + 1, error
+            if error is None:
+                row.state, delivered = "delivered", delivered + 1
+            elif row.tries >= TRIES:
+                row.state = "dead"
+            else:
+                wait = timedelta(seconds=2**row.tries)
+                row.next_at = session.execute(sa.select(sa.func.now() + wait)).scalar_one()
+            session.add(row)
+    return delivered
