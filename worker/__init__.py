@@ -1,0 +1,1 @@
+"""From the queue to a draft, and from a sign-off to a score."""
