@@ -49,15 +49,15 @@ def _now(**options: Any) -> Any:
         sa_column_kwargs={"server_default": sa.func.now()},
         nullable=False,
         **options,
-    )  # type: ignore[call-overload]
+    )
 
 
 def _at(**options: Any) -> Any:
-    return Field(default=None, sa_type=sa.DateTime(timezone=True), nullable=True, **options)  # type: ignore[call-overload]
+    return Field(default=None, sa_type=sa.DateTime(timezone=True), nullable=True, **options)
 
 
 def _key(**options: Any) -> Any:
-    return Field(sa_type=KEY, **options)  # type: ignore[call-overload]
+    return Field(sa_type=KEY, **options)
 
 
 def _json(**options: Any) -> Any:
@@ -65,7 +65,7 @@ def _json(**options: Any) -> Any:
 
 
 def _institution(**options: Any) -> Any:
-    return Field(foreign_key="institutions.code", sa_type=KEY, **options)  # type: ignore[call-overload]
+    return Field(foreign_key="institutions.code", sa_type=KEY, **options)
 
 
 # --- institutions and the reports they sign ------------------------------------------------------------------------------------
@@ -99,12 +99,12 @@ class Report(SQLModel, table=True):
     accession: str | None = _key(default=None, nullable=True, description="Pseudonym, as in draft_requests")
     patient: str | None = _key(default=None, nullable=True, description="Pseudonym, as in draft_requests")
     version: int = 1
-    status: ReportStatus = Field(sa_type=_enum(ReportStatus))  # type: ignore[call-overload]
+    status: ReportStatus = Field(sa_type=_enum(ReportStatus))
     content_hash: str = _key()
     findings_hash: str = _key()
     language: str = "zh-Hans"
     modality: str = "OT"
-    systems: list[str] = Field(default_factory=list, sa_type=ARRAY(sa.Text))  # type: ignore[call-overload]
+    systems: list[str] = Field(default_factory=list, sa_type=ARRAY(sa.Text))
     exam_title: str | None = None
     sex: str = "U"
     age: int | None = None
@@ -140,7 +140,7 @@ class ReportVersion(SQLModel, table=True):
     id: UUID = _id()
     report_id: UUID = Field(foreign_key="reports.id")
     version: int
-    status: ReportStatus = Field(sa_type=_enum(ReportStatus))  # type: ignore[call-overload]
+    status: ReportStatus = Field(sa_type=_enum(ReportStatus))
     content_hash: str = _key()
     findings_raw: str
     impression_raw: str
@@ -247,7 +247,7 @@ class DraftRequest(SQLModel, table=True):
     not_before: datetime | None = _at()
     rung_at: datetime | None = _at()
     modality: str = "OT"
-    systems: list[str] = Field(default_factory=list, sa_type=ARRAY(sa.Text))  # type: ignore[call-overload]
+    systems: list[str] = Field(default_factory=list, sa_type=ARRAY(sa.Text))
     exam_title: str | None = None
     sex: str = "U"
     age: int | None = None
@@ -258,8 +258,8 @@ class DraftRequest(SQLModel, table=True):
     language: str = "zh-Hans"
     findings: str = Field(description="As received")
     callback_url: str | None = None
-    state: RequestState = Field(default=RequestState.QUEUED, sa_type=_enum(RequestState))  # type: ignore[call-overload]
-    reason: Reason | None = Field(default=None, sa_type=_enum(Reason), nullable=True)  # type: ignore[call-overload]
+    state: RequestState = Field(default=RequestState.QUEUED, sa_type=_enum(RequestState))
+    reason: Reason | None = Field(default=None, sa_type=_enum(Reason), nullable=True)
     lease: UUID | None = Field(default=None, description="Fencing token of the attempt that holds it")
     leased_until: datetime | None = _at()
     attempts: int = Field(default=0, description="Leases given since it was last queued by a person")
@@ -285,7 +285,7 @@ class Attempt(SQLModel, table=True):
     request_id: UUID = Field(foreign_key="draft_requests.id")
     number: int
     worker: str
-    state: AttemptState = Field(default=AttemptState.RUNNING, sa_type=_enum(AttemptState))  # type: ignore[call-overload]
+    state: AttemptState = Field(default=AttemptState.RUNNING, sa_type=_enum(AttemptState))
     model_version: str | None = _key(default=None, nullable=True)
     error: str | None = None
     started_at: datetime = _now()
@@ -487,7 +487,7 @@ class TrainingRun(SQLModel, table=True):
     profile: str
     options: dict[str, Any] = _json(default_factory=dict)
     dataset: str | None = _key(default=None, nullable=True, foreign_key="datasets.id")
-    state: RunState = Field(default=RunState.QUEUED, sa_type=_enum(RunState))  # type: ignore[call-overload]
+    state: RunState = Field(default=RunState.QUEUED, sa_type=_enum(RunState))
     progress: dict[str, Any] = _json(default_factory=dict)
     error: str | None = None
     model_version: str | None = _key(default=None, nullable=True, foreign_key="model_versions.id")
@@ -554,7 +554,7 @@ class UserSession(SQLModel, table=True):
     csrf: str | None = None
     created_at: datetime = _now()
     used_at: datetime | None = _at()
-    expires_at: datetime = Field(sa_type=sa.DateTime(timezone=True), nullable=False)  # type: ignore[call-overload]
+    expires_at: datetime = Field(sa_type=sa.DateTime(timezone=True), nullable=False)
     ended_at: datetime | None = _at()
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
 from core import leases, registry
 from core.db import transaction
@@ -44,7 +44,7 @@ def plan(session: Session) -> Plan:
     """Reads the pointers; a version that is for the sandbox only serves nobody else."""
     pointers = registry.pointers(session)
     versions: dict[str, registry.Active | None] = {}
-    for code, sandbox in session.execute(sa.select(Institution.code, Institution.sandbox)):
+    for code, sandbox in session.exec(select(Institution.code, Institution.sandbox)):
         active = pointers.get(code) or pointers.get(registry.EVERYONE)
         versions[code] = None if active is None or (active.sandbox_only and not sandbox) else active
     return Plan(versions)
@@ -136,21 +136,22 @@ class Swap:
         candidates = {active.id: active for active in usable.values()}
         if not candidates:
             return None
+        queued = col(DraftRequest.institution)
         waiting = (
-            sa.select(DraftRequest.institution, sa.func.clock_timestamp() - DraftRequest.accepted_at)
-            .where(DraftRequest.state == RequestState.QUEUED)
-            .where(sa.column("institution").in_(list(usable)))
-            .order_by(sa.desc(sa.column("is_stat")), sa.column("due_at"))
+            select(DraftRequest.institution, sa.func.clock_timestamp() - col(DraftRequest.accepted_at))
+            .where(DraftRequest.state == RequestState.QUEUED, queued.in_(list(usable)))
+            .order_by(col(DraftRequest.is_stat).desc(), col(DraftRequest.due_at))
+            .limit(1)
         )
         present = self._version.id if self._version is not None and self._version.id in candidates else None
-        best = session.execute(waiting.limit(1)).first()
+        best = session.exec(waiting).first()
         if best is None:
-            return candidates[present] if present else usable.get(registry.EVERYONE) or next(iter(candidates.values()))
+            return candidates[present] if present else next(iter(candidates.values()))
         wanted = usable[best[0]]
         if present is None or wanted.id == present:
             return wanted
         mine = [code for code, active in usable.items() if active.id == present]
-        still = session.execute(waiting.where(sa.column("institution").in_(mine)).limit(1)).first()
+        still = session.exec(waiting.where(queued.in_(mine))).first()
         return wanted if still is None or best[1].total_seconds() > PATIENCE_S else candidates[present]
 
     def _change(self, wanted: registry.Active) -> None:
