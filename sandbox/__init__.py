@@ -1,0 +1,1 @@
+"""Pretend hospitals and a report generator that knows its facts."""
