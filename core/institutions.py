@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import Session
 
+from clinical.style import Style
 from core.errors import Invalid, NotFound
 from core.tables import Institution
 
@@ -41,7 +42,7 @@ _ALLOWED = {"language": get_args(Language), "sign": get_args(SignMode), "role": 
 
 def _line(text: str, key: str) -> int:
     for number, line in enumerate(text.splitlines(), 1):
-        if re.match(rf"\s*\"?{re.escape(key)}\"?\s*=", line):
+        if line.strip() == key or re.match(rf"\s*\"?{re.escape(key)}\"?\s*=", line):
             return number
     return 1
 
@@ -70,6 +71,10 @@ def _profile(path: Path) -> Profile:
             raise Invalid(f"{path.name}:1: [institution] must name its {key}.")
     if not CODE.fullmatch(table["code"]):
         raise Invalid(f"{path.name}:{_line(text, 'code')}: code must be lower-case letters, digits and hyphens.")
+    try:
+        Style.of(table.get("style", {}))
+    except ValueError as error:
+        raise Invalid(f"{path.name}:{_line(text, '[institution.style]')}: {error}") from None
     return Profile(**{**table, "callback_hosts": tuple(table.get("callback_hosts", ()))})
 
 

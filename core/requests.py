@@ -22,10 +22,10 @@ from clinical.text import findings_hash, normalise
 from core import audit, callbacks, institutions, queue
 from core.db import move
 from core.errors import Conflict, Forbidden, Invalid, NotFound, Refused
-from core.identity import Keyring, remember, reveal
+from core.identity import Keyring, remember
 from core.settings import QueueSettings
 from core.states import SETTLED, UNCLOSED, Reason, RequestState
-from core.tables import Draft, DraftIssue, DraftRequest, Report, RequestEvent, ScoreRow, SignOff
+from core.tables import Draft, DraftIssue, DraftRequest, Identity, Report, RequestEvent, ScoreRow, SignOff
 
 MAX_FINDINGS = 8_000
 MAX_IMPRESSION = 8_000
@@ -347,6 +347,19 @@ def changes(session: Session, actor: Actor, since: str | None, limit: int = 100)
     return [view(session, row) for row in rows], cursor
 
 
+def _accessions(session: Session, keyring: Keyring, rows: Collection[DraftRequest]) -> dict[tuple[str, str], str]:
+    """The accession numbers of these requests by (institution, pseudonym), with one question for all of them."""
+    query = select(Identity).where(
+        col(Identity.institution).in_({row.institution for row in rows}),
+        Identity.purpose == "accession",
+        col(Identity.pseudonym).in_({row.accession for row in rows}),
+    )
+    return {
+        (known.institution, known.pseudonym): keyring.open(known.institution, "accession", known.sealed).decode()
+        for known in session.exec(query)
+    }
+
+
 def worklist(
     session: Session,
     actor: Actor,
@@ -363,14 +376,13 @@ def worklist(
         query.order_by(
             col(DraftRequest.is_stat).desc(), col(DraftRequest.is_critical).desc(), col(DraftRequest.due_at)
         ).limit(limit)
-    )
+    ).all()
+    accessions = {} if keyring is None else _accessions(session, keyring, rows)
     return [
         {
             "id": str(row.id),
             "institution": row.institution,
-            "accession": None
-            if keyring is None
-            else reveal(session, keyring, row.institution, "accession", row.accession),
+            "accession": accessions.get((row.institution, row.accession)),
             "state": str(row.state),
             "reason": None if row.reason is None else str(row.reason),
             "priority": row.priority,

@@ -116,6 +116,15 @@ def keyring(home: Path) -> Keyring:
     return Keyring.load(home / "master.key", create=True)
 
 
+@pytest.fixture(scope="session")
+def base_model_cache() -> Path:
+    """The demo base model, imported from its packages once (most of a minute) and kept for later runs."""
+    from worker.engine.weights import DEMO, base_model
+
+    kept = os.environ.get("VALUER_TEST_MODELS")
+    return base_model(DEMO, Path(kept) if kept else Path(__file__).parents[1] / ".valuer-test" / "models")
+
+
 def _address(servers: embedded.Servers, database: str) -> str:
     return sa.make_url(servers.database_url).set(database=database).render_as_string(hide_password=False)
 

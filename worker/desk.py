@@ -9,13 +9,15 @@ import os
 import socket
 import threading
 import time
+from functools import partial
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from clinical.case import ClinicalInput, Modality, Sex, System
 from clinical.checks import CHECKS_VERSION
-from core import leases
+from clinical.style import Style
+from core import institutions, leases
 from core.db import new_id, transaction
 from core.errors import DeadlinePassed, Retryable
 from core.logs import event
@@ -35,18 +37,19 @@ STOP_GRACE_S = 10.0
 
 
 def clinical_input(row: DraftRequest) -> ClinicalInput:
-    """What the model may know of a request: cleaned, de-identified."""
+    """What the model may know of a request: cleaned, de-identified, in one form."""
+    read = partial(model_text, language=row.language)
     return ClinicalInput(
         institution=row.institution,
-        findings=model_text(row.findings),
+        findings=read(row.findings),
         modality=Modality(row.modality),
         systems=tuple(System(system) for system in row.systems),
-        exam_title=None if row.exam_title is None else model_text(row.exam_title),
+        exam_title=None if row.exam_title is None else read(row.exam_title),
         sex=Sex(row.sex),
         age=row.age,
         patient_class=row.patient_class,
-        history=None if row.history is None else model_text(row.history),
-        prior_impression=None if row.prior_impression is None else model_text(row.prior_impression),
+        history=None if row.history is None else read(row.history),
+        prior_impression=None if row.prior_impression is None else read(row.prior_impression),
         language=row.language,
     )
 
@@ -92,20 +95,21 @@ class Desk:
         try:
             with transaction(self._database) as session:
                 held = leases.claim(session, self.name, self._settings, stat_only=not any_lane, institutions=self._swap.served())
-            if held is None:
-                return False
-            self._serve(held)
+                if held is None:
+                    return False
+                style = Style.of(institutions.profile(session, held.request.institution).style)
+            self._serve(held, style)
             return True
         finally:
             if any_lane:
                 self._routine.release()
 
-    def _serve(self, held: leases.Claim) -> None:
+    def _serve(self, held: leases.Claim, style: Style) -> None:
         job_id, row, began = str(held.lease), held.request, time.monotonic()
         with self._lock:
             self._held[held.lease] = job_id
         try:
-            answer = self._answer(held, job_id)
+            answer = self._answer(held, job_id, style)
             event("request_served", request=row.id, attempt=held.number, answer=answer, seconds=round(time.monotonic() - began, 3))
         except Retryable as error:
             self._failed(held, error)
@@ -113,7 +117,7 @@ class Desk:
             with self._lock:
                 self._held.pop(held.lease, None)
 
-    def _answer(self, held: leases.Claim, job_id: str) -> str:
+    def _answer(self, held: leases.Claim, job_id: str, style: Style) -> str:
         row = held.request
         while True:
             with self._swap.admitted(job_id) as version:
@@ -137,6 +141,7 @@ class Desk:
                         deadline_s=self._settings.deadline_s,
                         job_id=job_id,
                         seed=row.id.int & 0x7FFFFFFF,
+                        style=style,
                     )
                 except drafting.Interrupted:
                     if held.lease not in self._held:

@@ -14,6 +14,7 @@ from typing import Literal
 from clinical.case import ClinicalInput
 from clinical.checks import check
 from clinical.issues import Issue, Pair, Severity
+from clinical.style import Style
 from core.errors import DeadlinePassed, InputTooLong
 from core.states import Reason
 from worker import prompt as prompts
@@ -91,6 +92,7 @@ def draft(
     job_id: str,
     seed: int = 0,
     known: Sequence[str] = (),
+    style: Style = Style(),
     extra_for_red: bool = True,
 ) -> Outcome:
     """Drafts the impression of `case`; blocks for at most `deadline_s` seconds.
@@ -120,7 +122,7 @@ def draft(
             return Outcome(None, Reason.TOO_LONG, tuple(rungs), version)
         if generation.finish == "cancelled":
             raise Interrupted(tuple(rungs))
-        text = generation.text.strip()
+        text = style.apply(generation.text.strip(), case.language)
         pair = Pair(
             findings=raw_findings if raw_findings is not None else case.findings,
             impression=text,

@@ -1,4 +1,4 @@
-"""`ClinicalInput` to prompt: five expert templates in three languages. Pure; training and serving call the same function.
+"""`ClinicalInput` to prompt: five expert templates in two languages. Pure; training and serving call the same function.
 
 A prompt is system description + expert instruction + input (paper, section on prompt generation); what follows is the impression. The
 texts are data in worker/templates. This module knows no tokenizer: special tokens and chat markup are the engine's.
@@ -13,12 +13,13 @@ from typing import Any
 
 from clinical.case import ClinicalInput
 from clinical.text import clean, deidentify
+from clinical.unify import unify
 from core.errors import Broken
 
 TEMPLATES = ("brief", "priority", "cautious", "house", "systematic")
 """Names of the five templates, the candidates of prompt selection."""
 
-LANGUAGES = ("zh-Hans", "zh-Hant", "en")
+LANGUAGES = ("zh-Hans", "en")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,11 @@ def _file(language: str) -> dict[str, Any]:
 
 
 def language_of(language: str) -> str:
-    """The template language for a report's language tag: `zh-Hant` and `en` (with any region) have their own, everything else reads simplified."""
-    tag = language.lower()
-    if tag.startswith("en"):
-        return "en"
-    return "zh-Hant" if tag.startswith(("zh-hant", "zh-tw", "zh-hk", "zh-mo")) else "zh-Hans"
+    """The template language for a report's language tag: Chinese of either script reads the simplified one, all others the English one.
+
+    Chinese findings reach the model in one form (`model_text`), whichever script the house writes.
+    """
+    return "zh-Hans" if language.lower().startswith("zh") else "en"
 
 
 @cache
@@ -106,6 +107,7 @@ def render(template: str, case: ClinicalInput) -> Prompt:
     return Prompt(chosen["system"], chosen["instruction"], "\n".join(lines), data["answer"])
 
 
-def model_text(raw: str, known: tuple[str, ...] = ()) -> str:
-    """What the model may read of a stored text: cleaned and de-identified, the row's own identifiers (`known`) removed."""
-    return deidentify(clean(raw).text, known=known).text
+def model_text(raw: str, known: tuple[str, ...] = (), *, language: str = "zh-Hans") -> str:
+    """What the model may read of a stored text: cleaned, de-identified (the row's own identifiers, `known`, removed too) and in one form."""
+    text = deidentify(clean(raw).text, known=known).text
+    return unify(text) if language.lower().startswith("zh") else text

@@ -1,0 +1,1 @@
+"""Vocabulary files: data, no code. `clinical.lexicon` reads them."""

@@ -1,0 +1,26 @@
+-- House 2: MariaDB, a GBK table with Chinese column names, local times without a zone, ages as text.
+CREATE TABLE IF NOT EXISTS `检查报告` (
+  `报告编号` INT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  `检查号` VARCHAR(40) NOT NULL UNIQUE,
+  `病人编号` VARCHAR(40) NOT NULL,
+  `姓名` VARCHAR(40),
+  `性别` VARCHAR(4),
+  `年龄` VARCHAR(12),
+  `检查类型` VARCHAR(4) NOT NULL,
+  `部位` VARCHAR(80) NOT NULL,
+  `检查项目` VARCHAR(120) NOT NULL,
+  `来源` VARCHAR(12),
+  `病史` TEXT,
+  `影像所见` TEXT,
+  `影像诊断` TEXT,
+  `报告状态` TINYINT NOT NULL,
+  `报告医师` VARCHAR(40),
+  `报告职称` VARCHAR(20),
+  `审核医师` VARCHAR(40),
+  `审核职称` VARCHAR(20),
+  `检查时间` DATETIME,
+  `报告时间` DATETIME,
+  `审核时间` DATETIME,
+  `修改时间` DATETIME NOT NULL,
+  KEY `修改` (`修改时间`, `报告编号`)
+) DEFAULT CHARACTER SET gbk;
