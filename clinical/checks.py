@@ -17,7 +17,7 @@ from clinical.degenerate import looping
 from clinical.issues import Issue, Kind, Pair, Severity
 from clinical.lexicon import CHECK_FILES, digest
 
-__all__ = ["CHECKS", "CHECKS_VERSION", "Context", "Issue", "Kind", "Pair", "Severity", "check", "looping"]
+__all__ = ["CHECKS", "CHECKS_VERSION", "Context", "Issue", "Kind", "Pair", "Severity", "check", "has_critical", "looping"]
 
 Check = Callable[[Context], Iterator[Issue]]
 
@@ -61,6 +61,11 @@ def check(pair: Pair) -> tuple[Issue, ...]:
                 seen.add(key)
                 found.append(issue)
     return tuple(found)
+
+
+def has_critical(findings: str, *, language: str = "zh-Hans") -> bool:
+    """Whether the findings hold a critical finding (危急值); moves a request up and shows a banner, and notifies nobody."""
+    return any(True for _ in support.critical(Context(Pair(findings, "", language=language))))
 
 
 @cache

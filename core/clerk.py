@@ -103,6 +103,9 @@ class Clerk:
                 with self._engine.connect() as connection:
                     locked = connection.execute(sa.select(sa.func.pg_try_advisory_lock(_LOCK))).scalar_one()
                     connection.rollback()  # the lock is the session's; no transaction stays open beside it
+                    if locked:
+                        with transaction(self._engine) as session:
+                            requests.restamp(session)
                     while locked and not self.stopping.is_set():
                         self.once()
                         connection.execute(sa.text("SELECT 1"))  # raises when the lock's session is gone

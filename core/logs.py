@@ -8,6 +8,7 @@ it choked on, and that is a patient's.
 import json
 import logging
 import sys
+import threading
 import traceback
 from datetime import UTC, datetime
 from types import TracebackType
@@ -32,6 +33,8 @@ def configure(level: str, process: str) -> None:
     root.setLevel(logging.WARNING)
     _LOGGER.setLevel(level)
     logging.captureWarnings(True)
+    sys.excepthook = lambda kind, error, at: _died(error)
+    threading.excepthook = lambda died: _died(died.exc_value)
 
 
 def event(
@@ -44,6 +47,12 @@ def event(
     _LOGGER.log(level, name, extra={"fields": fields}, exc_info=raised)
 
 
+def _died(error: BaseException | None) -> None:
+    """What Python would print of an error that nobody caught, text and all, becomes a line like any other."""
+    if not isinstance(error, KeyboardInterrupt):
+        event("uncaught", level=logging.CRITICAL, error=error)
+
+
 class _Lines(logging.Formatter):
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -54,7 +63,7 @@ class _Lines(logging.Formatter):
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "process": self._process,
-            "event": record.msg if isinstance(record.msg, str) else type(record.msg).__name__,
+            "event": record.msg[:_LONGEST] if isinstance(record.msg, str) else type(record.msg).__name__,
         }
         if record.name == _LOGGER.name:
             fields: dict[str, Value] = getattr(record, "fields", {})

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlmodel import Session, col, select
 
 from clinical.case import Modality, Sex, System, systems_of
+from clinical.checks import has_critical
 from clinical.text import findings_hash, normalise
 from core import audit, callbacks, institutions, queue
 from core.db import move
@@ -199,6 +200,7 @@ def accept(
     signed = next((row for row in current if row.state is RequestState.SIGNED), None)
     now = session.execute(sa.select(sa.func.now())).scalar_one()
     is_stat = body.priority == "stat"
+    is_critical = has_critical(body.findings)
     row = DraftRequest(
         institution=body.institution,
         accession=accession,
@@ -208,8 +210,9 @@ def accept(
         sent_by=str(actor),
         priority=body.priority,
         is_stat=is_stat,
+        is_critical=is_critical,
         accepted_at=now,
-        due_at=now + _offset(body.priority, queue),
+        due_at=now if is_critical else now + _offset(body.priority, queue),
         rung_at=now,
         modality=body.modality,
         systems=[str(system) for system in _systems(body)],
@@ -294,7 +297,22 @@ def view(session: Session, row: DraftRequest) -> dict[str, Any]:
             "model": draft.model_version,
             "label": draft.label,
         }
+    if row.state is RequestState.SIGNED:
+        newest = select(SignOff).where(SignOff.request_id == row.id).order_by(col(SignOff.version).desc())
+        signed = session.exec(newest).first()
+        if signed is not None:
+            answer["signed"] = {"version": signed.version, "impression": signed.impression, "place": signed.place}
     return answer
+
+
+def restamp(session: Session) -> int:
+    """Gives rows whose last change seems to lie in the future this transaction's number; returns how many.
+
+    A database restored from a dump counts transactions anew, and its rows would stay out of the change feed until the count caught up.
+    """
+    current = sa.cast(sa.cast(sa.func.pg_current_xact_id(), sa.Text), sa.BigInteger)
+    statement = sa.update(_REQUESTS).where(_REQUESTS.c.changed_xid > current).values(changed_xid=0)  # the trigger stamps it
+    return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
 
 
 def find(

@@ -25,6 +25,7 @@ from worker.engine.protocol import Engine
 
 GRACE_S = 3.0
 LOOK_S = 1.0
+TRY_AGAIN_S = 60.0
 PATIENCE_S = 5.0
 """How long the best waiting request of another version waits while the present version still has work."""
 
@@ -61,7 +62,7 @@ class Swap:
         self._inside: set[str] = set()
         self._version: registry.Active | None = None
         self._plan = Plan({})
-        self._refused: set[str] = set()
+        self._refused: dict[str, float] = {}
         self._thread = threading.Thread(target=self._run, name="swap", daemon=True)
 
     @property
@@ -131,7 +132,7 @@ class Swap:
         usable = {
             code: active
             for code, active in self._plan.versions.items()
-            if active is not None and active.base_digest == self._base_digest and active.id not in self._refused
+            if active is not None and active.base_digest == self._base_digest and not self._is_refused(active.id)
         }
         candidates = {active.id: active for active in usable.values()}
         if not candidates:
@@ -154,6 +155,10 @@ class Swap:
         still = session.exec(waiting.where(queued.in_(mine))).first()
         return wanted if still is None or best[1].total_seconds() > PATIENCE_S else candidates[present]
 
+    def _is_refused(self, version: str) -> bool:
+        """Whether it was refused lately; its files may have been mended since."""
+        return time.monotonic() - self._refused.get(version, -TRY_AGAIN_S) < TRY_AGAIN_S
+
     def _change(self, wanted: registry.Active) -> None:
         began = time.monotonic()
         with self._condition:
@@ -169,7 +174,7 @@ class Swap:
             self._version = wanted
             event("version_serves", version=wanted.id, resubmitted=len(rest), seconds=round(time.monotonic() - began, 3))
         except Broken as error:
-            self._refused.add(wanted.id)
+            self._refused[wanted.id] = time.monotonic()
             event("version_refused", level=logging.ERROR, version=wanted.id, error=error)
         finally:
             with self._condition:

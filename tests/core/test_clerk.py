@@ -48,7 +48,9 @@ def body(message: bytes) -> list[Any]:
     return decoded
 
 
-def test_a_request_whose_bell_was_lost_is_rung_again(clerk: Clerk, database: sa.Engine, keyring: Keyring, broker_url: str) -> None:
+def test_a_request_whose_bell_was_lost_is_rung_again(
+    clerk: Clerk, database: sa.Engine, keyring: Keyring, broker_url: str
+) -> None:
     with db.transaction(database) as session:
         one = accept(session, keyring, priority="stat")
     assert clerk.once()["ring"] == 0
@@ -58,7 +60,9 @@ def test_a_request_whose_bell_was_lost_is_rung_again(clerk: Clerk, database: sa.
     assert messages(broker_url, "draft.stat") == [one.id]
 
 
-def test_a_message_holds_an_id_and_nothing_clinical(database: sa.Engine, keyring: Keyring, broker_url: str, clerk: Clerk) -> None:
+def test_a_message_holds_an_id_and_nothing_clinical(
+    database: sa.Engine, keyring: Keyring, broker_url: str, clerk: Clerk
+) -> None:
     with db.transaction(database) as session:
         accepted = accept(session, keyring, accession="ACC-778899", patient={"id": "PAT-112233"})
     assert requests.ring(accepted)
@@ -70,7 +74,9 @@ def test_a_message_holds_an_id_and_nothing_clinical(database: sa.Engine, keyring
         assert canary not in text
 
 
-def test_a_stale_lease_goes_back_to_the_queue_and_is_rung(clerk: Clerk, database: sa.Engine, keyring: Keyring, broker_url: str) -> None:
+def test_a_stale_lease_goes_back_to_the_queue_and_is_rung(
+    clerk: Clerk, database: sa.Engine, keyring: Keyring, broker_url: str
+) -> None:
     with db.transaction(database) as session:
         accept(session, keyring)
         assert leases.claim(session, "dead", ClerkSettings(lease_s=0.05)) is not None
@@ -101,7 +107,9 @@ def test_every_deed_ends_in_the_sealed_chain(clerk: Clerk, database: sa.Engine, 
     assert {"request.accepted", "request.signed"} <= actions
 
 
-def test_scores_are_asked_for_again_until_they_are_there(clerk: Clerk, database: sa.Engine, keyring: Keyring, broker_url: str) -> None:
+def test_scores_are_asked_for_again_until_they_are_there(
+    clerk: Clerk, database: sa.Engine, keyring: Keyring, broker_url: str
+) -> None:
     with db.transaction(database) as session:
         one = accept(session, keyring)
         held = leases.claim(session, "w", QUEUE)
@@ -153,7 +161,9 @@ def withheld(database: sa.Engine, keyring: Keyring, server: _Server) -> UUID:
     return one.id
 
 
-def test_a_callback_carries_id_and_state_only_and_is_signed(clerk: Clerk, database: sa.Engine, keyring: Keyring, receiver: _Server) -> None:
+def test_a_callback_carries_id_and_state_only_and_is_signed(
+    clerk: Clerk, database: sa.Engine, keyring: Keyring, receiver: _Server
+) -> None:
     identity = withheld(database, keyring, receiver)
     assert clerk.once()["callbacks"] == 1
     ((body, signature),) = receiver.got
@@ -177,7 +187,9 @@ def test_a_redirect_is_not_followed_and_a_failure_is_tried_again_later(
     assert (row.state, row.tries, row.last_error) == ("waiting", 1, f"HTTP {status}")
 
 
-def test_a_callback_nobody_takes_is_dead_in_the_end(clerk: Clerk, database: sa.Engine, keyring: Keyring, receiver: _Server) -> None:
+def test_a_callback_nobody_takes_is_dead_in_the_end(
+    clerk: Clerk, database: sa.Engine, keyring: Keyring, receiver: _Server
+) -> None:
     receiver.answer = 500
     withheld(database, keyring, receiver)
     for _ in range(callbacks.TRIES):

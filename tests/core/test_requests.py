@@ -318,3 +318,35 @@ def test_a_body_is_whole_as_the_interface_names_it() -> None:
         callback_url="https://ris.example/draft",
     )
     assert requests.parse(full).model_dump(exclude_none=True).keys() == full.keys()
+
+
+def test_a_critical_finding_moves_a_request_up_without_making_it_stat(session: Session, keyring: Keyring) -> None:
+    accept(session, keyring, accession="first")
+    critical = accept(
+        session, keyring, accession="second", findings="右侧额叶团状高密度影，约30ml，考虑脑出血。中线结构左移。"
+    )
+    row = requests.get(session, critical.id, SYSTEM)
+    assert (row.is_critical, row.is_stat) == (True, False)
+    held = leases.claim(session, "w", QUEUE)
+    assert held is not None
+    assert held.request.id == critical.id
+
+
+def test_the_signed_text_returns_through_the_door_it_came_by(session: Session, keyring: Keyring) -> None:
+    first = accept(session, keyring)
+    requests.sign(session, first.id, "右肺上叶小结节。", None, DOCTOR)
+    told = requests.view(session, requests.get(session, first.id, SYSTEM))
+    assert told["signed"] == {"version": 1, "impression": "右肺上叶小结节。", "place": "here"}
+
+
+def test_rows_of_a_restored_dump_come_back_into_the_change_feed(session: Session, keyring: Keyring) -> None:
+    first = accept(session, keyring)
+    session.flush()
+    session.execute(sa.text("ALTER TABLE draft_requests DISABLE TRIGGER stamp_change"))
+    session.execute(sa.text("UPDATE draft_requests SET changed_xid = 9000000000000000"))
+    session.execute(sa.text("ALTER TABLE draft_requests ENABLE TRIGGER stamp_change"))
+    assert requests.restamp(session) == 1
+    stamped = session.execute(
+        sa.text("SELECT changed_xid FROM draft_requests WHERE id = :id"), {"id": first.id}
+    ).scalar_one()
+    assert 0 < stamped < 9000000000000000
