@@ -5,7 +5,7 @@ levels, punctuation width, closing advice, script. What was formatted is read ba
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
@@ -34,8 +34,8 @@ class Style:
     """How a house writes. The defaults leave a draft as the model wrote it.
 
     `numbering` None keeps the model's; "" writes no numbers. `advice` None keeps the model's closing advice, "" drops it, any other text
-    takes its place, with `advice_always` also where the model gave none. `sides` are the house's words for 左侧 and 右侧; `discs` is a format of `{upper}`, `{lower}`, with `{region}` or, for
-    Latin letters, `{latin}` and `{latin_lower}`.
+    takes its place, with `advice_always` also where the model gave none. `sides` are the house's words for 左侧 and 右侧; `discs` is a format
+    of `{upper}` and `{lower}` with `{region}` or, for Latin letters, `{latin}` and `{latin_lower}` or `{latin_full}`.
     """
 
     numbering: str | None = None
@@ -103,11 +103,11 @@ class Style:
 
     def _disc(self, match: re.Match[str]) -> str:
         region, upper, other, lower = match.groups()
-        assert self.discs is not None
-        return self.discs.format(
+        discs = self.discs or "{region}{upper}/{lower}"
+        return discs.format(
             region=region,
             upper=upper,
-            lower=(other or "") + lower if "{region}" in self.discs else lower,
+            lower=(other or "") + lower if "{region}" in discs else lower,
             latin=_LATIN[region],
             latin_lower=_LATIN[other] if other else "",
             latin_full=_LATIN[other or region],
@@ -119,11 +119,11 @@ def _converter() -> opencc.OpenCC:
     return opencc.OpenCC("s2tw")
 
 
-def _script(language: str) -> Any:
+def _script(language: str) -> Callable[[str], str]:
     """What turns simplified text into the language's script."""
     tag = language.lower()
     if tag.startswith(("zh-hant", "zh-tw", "zh-hk", "zh-mo")):
-        return _converter().convert
+        return lambda text: str(_converter().convert(text))
     return lambda text: text
 
 

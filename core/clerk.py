@@ -11,9 +11,9 @@ import threading
 from collections.abc import Callable
 
 import sqlalchemy as sa
-from clinical.score import SCORER_VERSION
 from sqlmodel import select
 
+from clinical.score import SCORER_VERSION
 from core import audit, callbacks, embedded, leases, logs, processes, queue, requests
 from core.db import connect, transaction
 from core.errors import Retryable, ValuerError

@@ -19,6 +19,9 @@ DRAFT, SCORE, TRAIN, INTAKE = "valuer.draft", "valuer.score", "valuer.train", "v
 Lane = Literal["stat", "routine"]
 QUEUES = ("draft.stat", "draft.routine", "score", "intake", "training")
 
+AT_ONCE = {"max_retries": 1, "interval_start": 0.0, "interval_step": 0.1, "interval_max": 0.1}
+"""How long a sender tries to reach a broker that is away: hardly at all. By default it is 6 s, and a door would stand still for each request."""
+
 app = Celery("valuer", set_as_current=True)
 
 
@@ -46,9 +49,10 @@ def configure(broker_url: str) -> Celery:
                 "socket_connect_timeout": 3,
                 "socket_keepalive": not broker_url.startswith("redis+socket"),
                 "health_check_interval": 25,
+                **AT_ONCE,
             }
             if redis
-            else {"confirm_publish": True}
+            else {"confirm_publish": True, **AT_ONCE}
         ),
         task_queues=_queues(quorum=not redis),
         task_default_queue="draft.routine",

@@ -13,12 +13,12 @@ from typing import Any, Literal
 from uuid import UUID
 
 import sqlalchemy as sa
-from clinical.score import edit_distance
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlmodel import Session, col, select
 
 from clinical.case import Modality, Sex, System, systems_of
 from clinical.checks import has_critical
+from clinical.score import edit_distance
 from clinical.text import findings_hash, normalise
 from core import audit, callbacks, institutions, queue
 from core.db import move

@@ -7,7 +7,7 @@ the change feed), triggers that refuse to change what is append-only, and the ro
 from collections.abc import Sequence
 
 import sqlalchemy as sa
-import sqlmodel
+import sqlmodel.sql.sqltypes
 from alembic import op
 from sqlalchemy.dialects import postgresql
 

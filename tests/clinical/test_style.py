@@ -34,7 +34,10 @@ def test_a_house_without_numbers_writes_one_line() -> None:
 
 
 def test_traditional_script_follows_the_language() -> None:
-    assert Style(numbering="{han}、", separator="。\n").apply("1、脑干软化灶；\n2、右侧气胸。", "zh-Hant") == "一、腦幹軟化灶。\n二、右側氣胸。"
+    assert (
+        Style(numbering="{han}、", separator="。\n").apply("1、脑干软化灶；\n2、右侧气胸。", "zh-Hant")
+        == "一、腦幹軟化灶。\n二、右側氣胸。"
+    )
 
 
 def test_a_single_item_is_numbered_only_where_the_house_does() -> None:
@@ -43,7 +46,10 @@ def test_a_single_item_is_numbered_only_where_the_house_does() -> None:
 
 
 def test_an_item_of_several_statements_stays_one_item() -> None:
-    assert Style(numbering="{n}.").apply("1、两侧胸腔积液；心包积液；\n2、肝囊肿。") == "1.两侧胸腔积液；心包积液；\n2.肝囊肿。"
+    assert (
+        Style(numbering="{n}.").apply("1、两侧胸腔积液；心包积液；\n2、肝囊肿。")
+        == "1.两侧胸腔积液；心包积液；\n2.肝囊肿。"
+    )
 
 
 def test_advice_is_added_only_where_the_house_always_gives_it() -> None:
@@ -63,7 +69,11 @@ def test_odd_text_never_fails(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("table", "told"),
-    [({"numbers": 1}, "no setting called numbers"), ({"numbering": "{x}"}, "numbering must be"), ({"sides": ["L"]}, "two words")],
+    [
+        ({"numbers": 1}, "no setting called numbers"),
+        ({"numbering": "{x}"}, "numbering must be"),
+        ({"sides": ["L"]}, "two words"),
+    ],
 )
 def test_a_mistake_in_a_style_is_told(table: dict[str, object], told: str) -> None:
     with pytest.raises(ValueError, match=told):

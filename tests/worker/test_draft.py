@@ -65,7 +65,9 @@ def test_a_red_issue_gets_one_more_try_and_the_better_one_is_taken() -> None:
 def test_the_papers_profile_samples_every_rung_with_its_own_seed() -> None:
     engine = StandIn("")
     run(engine, decoding="paper", seed=7)
-    assert [(job.options.temperature, job.options.top_k, job.options.top_p) for job in engine.jobs] == [(1.0, 50, 1.0)] * 3
+    assert [(job.options.temperature, job.options.top_k, job.options.top_p) for job in engine.jobs] == [
+        (1.0, 50, 1.0)
+    ] * 3
     assert [job.options.seed for job in engine.jobs] == [7, 8, 9]
 
 

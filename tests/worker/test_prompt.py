@@ -36,7 +36,9 @@ def test_the_house_template_names_the_institution_and_the_age_band() -> None:
 
 @pytest.mark.parametrize("template", prompt.TEMPLATES)
 @pytest.mark.parametrize("language", prompt.LANGUAGES)
-def test_every_template_renders_in_every_language_and_ends_where_the_answer_begins(template: str, language: str) -> None:
+def test_every_template_renders_in_every_language_and_ends_where_the_answer_begins(
+    template: str, language: str
+) -> None:
     case = ClinicalInput("north", "Nodule.", Modality.CT, language=language)
     rendered = prompt.render(template, case)
     assert rendered.text.endswith(rendered.answer)

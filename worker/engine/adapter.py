@@ -68,7 +68,10 @@ def attach(model: Any, adapter: Adapter, *, trainable: bool = False) -> Any:
     except Exception as error:  # peft and torch raise whatever the mismatch leads to; all of it means the same here
         _strip(model)
         raise Broken(f"Adapter {adapter.id} does not fit the base model: {type(error).__name__}") from error
-    got = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(wrapped).items()}
+    got = {
+        name: tuple(tensor.shape)
+        for name, tensor in get_peft_model_state_dict(wrapped, save_embedding_layers=False).items()
+    }
     if got != _shapes(adapter):
         wrapped.unload()
         raise Broken(f"Adapter {adapter.id} does not fit the base model: its tensors are not those the model asks for")

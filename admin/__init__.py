@@ -1,0 +1,1 @@
+"""The valuer command, the demo and the supervisor."""
