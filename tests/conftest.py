@@ -38,18 +38,29 @@ def servers_required() -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
-def server_home() -> Iterator[Path]:
-    """The home of the servers of this test run."""
+def new_server_home() -> Iterator[Callable[[], Path]]:
+    """Makes homes that can hold embedded servers, and removes them with their servers at the end of the run."""
     _remove_forgotten()
-    home = Path(tempfile.mkdtemp(prefix=PREFIX))
-    home.chmod(0o711)  # as root the servers run as another user, who has to get in
-    descriptor = _hold(home)
-    assert descriptor is not None
-    try:
-        yield home
-    finally:
+    made: list[tuple[Path, int]] = []
+
+    def make() -> Path:
+        home = Path(tempfile.mkdtemp(prefix=PREFIX))
+        home.chmod(0o711)  # as root the servers run as another user, who has to get in
+        descriptor = _hold(home)
+        assert descriptor is not None
+        made.append((home, descriptor))
+        return home
+
+    yield make
+    for home, descriptor in made:
         _remove(home)
         os.close(descriptor)
+
+
+@pytest.fixture(scope="session")
+def server_home(new_server_home: Callable[[], Path]) -> Path:
+    """The home of the servers of this test run."""
+    return new_server_home()
 
 
 @pytest.fixture(scope="session")
