@@ -1,0 +1,1 @@
+"""The doors: HTTP API, page and what translates into core.requests."""

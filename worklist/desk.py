@@ -1,0 +1,129 @@
+"""What every handler of the worklist works with: settings, engine, keys, the watch, and who is asking.
+
+Recognises the caller of a request and refuses forged ones (CSRF); what the caller may do is decided by `demand` and by core.requests.
+"""
+
+import hmac
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, cast
+from urllib.parse import urlsplit
+
+import sqlalchemy as sa
+from fastapi import Depends, Request
+
+from core import db
+from core.errors import Forbidden, Unauthenticated
+from core.identity import Keyring
+from core.settings import WorklistSettings
+from worklist import access
+from worklist.access import Caller
+from worklist.watch import Watch
+
+COOKIE = "valuer_session"
+
+ROLES: dict[str, frozenset[str]] = {
+    "read": frozenset({"system", "viewer", "admin", "radiologist"}),
+    "send": frozenset({"system", "admin"}),
+    "cancel": frozenset({"system", "admin"}),
+    "regenerate": frozenset({"system", "admin", "radiologist"}),
+    "report": frozenset({"system", "admin", "radiologist"}),
+    "sign": frozenset({"radiologist", "admin"}),
+}
+"""Which roles may do what at this door. Keys never sign, whatever their role: core.requests holds that for every door."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """The one value that `create_app` makes and every handler gets."""
+
+    settings: WorklistSettings
+    engine: sa.Engine
+    keyring: Keyring
+    watch: Watch
+
+    @property
+    def session_lasts(self) -> timedelta:
+        """How long a browser session lasts without use."""
+        return timedelta(minutes=self.settings.session_minutes)
+
+
+def the_desk(request: Request) -> Desk:
+    """The desk of the application that serves this request."""
+    return cast(Desk, request.app.state.desk)
+
+
+def address_of(request: Request) -> str:
+    """The client's network address, as uvicorn tells it (a proxy on loopback is trusted to name its client)."""
+    return request.client.host if request.client else "unknown"
+
+
+def is_same_origin(request: Request, settings: WorklistSettings) -> bool:
+    """Whether a browser sent this from one of our own pages. Programs that are no browser send neither header and pass here."""
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        return False
+    origin = request.headers.get("origin")
+    if origin is None:
+        return True
+    ours = {request.headers.get("host", "").lower()}
+    if settings.public_url:
+        ours.add(urlsplit(settings.public_url).netloc.lower())
+    return urlsplit(origin).netloc.lower() in ours - {""}
+
+
+def check_forgery(request: Request, settings: WorklistSettings, caller: Caller, presented: str | None) -> None:
+    """Refuses a change that a browser sent with our cookie but not from our page (CSRF): origin and the session's own token must fit."""
+    if caller.means != "browser":
+        return
+    token_fits = caller.csrf is not None and hmac.compare_digest(
+        caller.csrf.encode(), (presented or "").encode("utf-8", "surrogatepass")
+    )
+    if not token_fits or not is_same_origin(request, settings):
+        raise Forbidden("This did not come from our own page; reload it and try again.", code="forged")
+
+
+def recognise(request: Request) -> Caller:
+    """Who sent this: by `Authorization: Bearer vk_…` (a system's key) or `vt_…` (a person's token), else by the session cookie.
+
+    Raises:
+        Unauthenticated: nobody, or the credential is wrong, expired, revoked, or its person is disabled.
+        Forbidden: a cookie came with a change that carries no valid `X-CSRF-Token`.
+    """
+    desk = the_desk(request)
+    header = request.headers.get("authorization")
+    cookie = request.cookies.get(COOKIE)
+    if header is None and not cookie:
+        raise Unauthenticated("Send `Authorization: Bearer` with an API key or a token, or sign in.")
+    with db.transaction(desk.engine) as session:
+        if header is not None:
+            scheme, _, secret = header.partition(" ")
+            secret = secret.strip() if scheme.lower() == "bearer" else ""
+            caller = access.by_token(session, secret) if secret.startswith("vt_") else access.by_key(session, secret)
+        else:
+            caller = access.by_session(session, cookie or "", desk.session_lasts)
+    if caller is None:
+        raise Unauthenticated("This key, token or session is not valid, or no longer.")
+    if request.method not in ("GET", "HEAD") and request.url.path.startswith("/v1/"):
+        check_forgery(request, desk.settings, caller, request.headers.get("x-csrf-token"))
+    return caller
+
+
+def demand(caller: Caller, deed: str) -> None:
+    """Raises Forbidden unless the caller's role may do `deed` (a key of ROLES)."""
+    if caller.actor.role not in ROLES[deed]:
+        raise Forbidden(f"A {caller.actor.role} {caller.actor.kind} may not do this.", code="wrong_role")
+
+
+def recognise_reader(request: Request) -> Caller:
+    """The person whose browser session this is; keys and tokens have the API. Raises Unauthenticated."""
+    desk = the_desk(request)
+    with db.transaction(desk.engine) as session:
+        caller = access.by_session(session, request.cookies.get(COOKIE, ""), desk.session_lasts)
+    if caller is None:
+        raise Unauthenticated("Sign in first.")
+    return caller
+
+
+TheDesk = Annotated[Desk, Depends(the_desk)]
+TheCaller = Annotated[Caller, Depends(recognise)]
+TheReader = Annotated[Caller, Depends(recognise_reader)]

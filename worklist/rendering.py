@@ -1,0 +1,46 @@
+"""Templates become pages: one Jinja environment that escapes everything and fails on unknown names, and static files named by content."""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from worklist.words import Words
+
+HERE = Path(__file__).parent
+STATIC = HERE / "static"
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(HERE / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+@lru_cache
+def static_url(name: str) -> str:
+    """Address of a static file, with a digest of its content, so that browsers may keep it until it changes."""
+    digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
+    return f"/static/{name}?v={digest}"
+
+
+def render(
+    request: Request,
+    template: str,
+    context: Mapping[str, Any],
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> HTMLResponse:
+    """A page or a part of one. Every template gets `words`, `static`, `now` and the address to come back to after a language switch."""
+    back = request.url.path if request.method == "GET" else "/"
+    common = {"words": Words.of(request), "static": static_url, "now": datetime.now(UTC), "here": back}
+    return HTMLResponse(_TEMPLATES.get_template(template).render(common | dict(context)), status, dict(headers or {}))

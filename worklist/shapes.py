@@ -1,0 +1,145 @@
+"""What the HTTP API says and hears, for `/openapi.json` and for the clients that are made from it. The answers are made by core.requests."""
+
+from typing import Any, Literal, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from core.errors import Invalid
+
+
+class Failure(BaseModel):
+    """Every error: a stable code and one sentence."""
+
+    error: str
+    detail: str
+
+
+class Standing(BaseModel):
+    """A request and where it stands."""
+
+    id: UUID
+    state: str
+
+
+class IssueOut(BaseModel):
+    """One point to check; spans are half-open, in code points of the findings as received and of the draft."""
+
+    kind: str
+    severity: Literal["red", "amber", "info"]
+    span_findings: tuple[int, int] | None
+    span_impression: tuple[int, int] | None
+    message: str
+
+
+class DraftOut(BaseModel):
+    """A draft; never final. Show `label` beside the text: it is not inside of it."""
+
+    version: int
+    impression: str
+    issues: list[IssueOut]
+    model: str
+    label: str
+
+
+class SignatureOut(BaseModel):
+    """What a person signed last: `here` on our page or API, or in the `ris`."""
+
+    version: int
+    impression: str
+    place: Literal["here", "ris"]
+
+
+class RequestOut(Standing):
+    """A request as its sender sees it."""
+
+    reason: str | None = None
+    supersedes: UUID | None = None
+    amends: UUID | None = None
+    draft: DraftOut | None = None
+    signed: SignatureOut | None = None
+
+
+class RequestsOut(BaseModel):
+    """Requests of an accession number, newest first, or of the change feed, oldest change first, with the cursor to go on from."""
+
+    requests: list[RequestOut]
+    cursor: str | None = None
+
+
+class WorklistEntry(Standing):
+    """One line of the worklist."""
+
+    institution: str
+    accession: str | None
+    reason: str | None
+    priority: str
+    critical: bool
+    modality: str
+    systems: list[str]
+    exam_title: str | None
+    sex: str
+    age: int | None
+    accepted_at: str
+    due_at: str
+    draft_version: int | None
+
+
+class WorklistOut(BaseModel):
+    """What waits, in the order in which it should be read."""
+
+    requests: list[WorklistEntry]
+
+
+class SignedOut(Standing):
+    """A signature; `version` counts the signatures of this request."""
+
+    version: int
+
+
+class _In(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+
+
+Shape = TypeVar("Shape", bound=_In)
+
+
+class SignIn(_In):
+    """A person's impression; `draft_version` is the draft they saw, null when they wrote without one."""
+
+    impression: str
+    draft_version: int | None = Field(ge=1, le=2**31 - 1)
+
+
+class EventIn(_In):
+    """What was done with a draft in the reporting system."""
+
+    kind: Literal["shown", "opened", "copied", "accepted", "rejected"]
+    draft_version: int | None = Field(None, ge=1, le=2**31 - 1)
+
+
+def fit(shape: type[Shape], payload: Any) -> Shape:
+    """The payload as `shape`. Raises Invalid with a sentence that names the fields, never their values."""
+    try:
+        return shape.model_validate(payload)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}"
+            for fault in error.errors(include_input=False, include_url=False)
+        ]
+        raise Invalid(f"The request does not fit: {'; '.join(faults[:5])}.") from None
+
+
+def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses for these error statuses."""
+    return {status: {"model": Failure} for status in statuses}
+
+
+def body_of(shape: type[BaseModel], **examples: Any) -> dict[str, Any]:
+    """OpenAPI request body for a handler that reads its body itself (worklist.bodies), for the charset's sake."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": shape.model_json_schema(), "example": examples}},
+        }
+    }
