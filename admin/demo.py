@@ -67,9 +67,7 @@ def demo(
             raise typer.Exit(1) from None
 
 
-def _loop(
-    stack: ExitStack, settings: WorklistSettings, servers: Any, mariadb: str | None, bare: bool
-) -> "Rounds":
+def _loop(stack: ExitStack, settings: WorklistSettings, servers: Any, mariadb: str | None, bare: bool) -> "Rounds":
     """Every step of the loop, each with the sentence of what it did."""
     from admin.rounds import Rounds
     from admin.supervisor import Supervisor

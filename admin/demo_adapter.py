@@ -166,7 +166,7 @@ def measure(base: Path, adapter: Path | None, cases: Sequence[Case], bar: Progre
             template=RECIPE.template,
             max_new_tokens=settings.max_new_tokens,
             in_flight=settings.in_flight,
-            styles=styles(),
+            house=styles(),
             on_case=lambda done: bar.update(task, completed=done),
         )
     finally:
@@ -195,7 +195,7 @@ def train(base: Path, work: Path, cases: list[Case], bar: Progress) -> tuple[dic
         "steps": trained.steps,
         "examples": len(encoded),
         "too_long": too_long,
-        "tokens": sum(len(one) for one in encoded) * RECIPE.epochs,
+        "tokens": trained.tokens,
         "first_loss": round(trained.losses[0], 4),
         "last_loss": round(trained.losses[-1], 4),
         "seconds": round(trained.seconds, 1),

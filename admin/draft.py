@@ -18,15 +18,18 @@ def draft(
     json: console.Json = False,
 ) -> None:
     """Send one request in and print its draft. `valuer up` has to run, or nobody writes one."""
+    from starlette.datastructures import Headers
+
     from core import queue, requests
     from core.db import transaction
     from core.errors import NotFound
     from core.identity import Keyring
     from core.states import SETTLED, RequestState
+    from worklist import bodies
 
     if not source.is_file():
         raise NotFound(f"There is no file {source}.", code="no_file")
-    body = requests.parse(requests.decode(source.read_bytes()))
+    body = requests.parse(bodies.decode_json(source.read_bytes(), Headers()))
     settings = console.read(QueueSettings)
     actor = requests.Actor("process", "cli", "system")
     with console.opened(settings) as here:

@@ -100,7 +100,15 @@ class Rounds:
         if not base.exists():
             staged = _staged(base)
             staged.mkdir(parents=True)
-            without = {**manifest, "id": BARE, "adapter": None, "files": {}, "training": {}, "metrics": {}, "golden": None}
+            without = {
+                **manifest,
+                "id": BARE,
+                "adapter": None,
+                "files": {},
+                "training": {},
+                "metrics": {},
+                "golden": None,
+            }
             (staged / registry.MANIFEST).write_text(json.dumps(without, ensure_ascii=False, indent=1), "utf-8")
             staged.replace(base)
         with db.transaction(self._engine) as session:

@@ -287,5 +287,7 @@ def unrung(session: Session, queue: QueueSettings, limit: int) -> list[tuple[UUI
 
 def unring(session: Session, institutions: Sequence[str]) -> int:
     """Forgets that the bell was rung for what waits at these institutions, because somebody can serve them only now; the clerk rings again."""
-    statement = sa.update(_REQUESTS).where(_REQUESTS.c.state == RequestState.QUEUED, _REQUESTS.c.institution.in_(institutions))
+    statement = sa.update(_REQUESTS).where(
+        _REQUESTS.c.state == RequestState.QUEUED, _REQUESTS.c.institution.in_(institutions)
+    )
     return int(session.execute(statement.values(rung_at=None)).rowcount)  # type: ignore[attr-defined]

@@ -4,7 +4,6 @@ Every door translates into this module and decides nothing itself. Functions run
 caller rings the bell (`ring`). Another institution's request does not exist for a caller: the answer is NotFound either way.
 """
 
-import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from clinical.score import edit_distance
 from clinical.text import findings_hash, normalise
 from core import audit, callbacks, institutions, queue
 from core.db import move
-from core.errors import Conflict, Forbidden, Invalid, NotFound, Refused
+from core.errors import Conflict, Forbidden, Invalid, NotFound
 from core.identity import Keyring, remember
 from core.settings import QueueSettings
 from core.states import SETTLED, UNCLOSED, Reason, RequestState
@@ -91,12 +90,13 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What became of a request at the door. `created` is False when the same current one was already there."""
+    """What became of a request at the door. `created` is False when the same current one was already there; `rings` says that it waits anew."""
 
     id: UUID
     state: RequestState
     created: bool
     is_stat: bool
+    rings: bool
 
 
 def parse(payload: Any) -> RequestIn:
@@ -129,7 +129,7 @@ def _usable(text: str, what: str, longest: int) -> None:
 
 def ring(accepted: Accepted) -> bool:
     """Rings for a request that waits; to be called after the commit. A broker that is away is the clerk's business, not the sender's."""
-    if not accepted.created or accepted.state is not RequestState.QUEUED:
+    if not accepted.rings:
         return True
     return queue.ring("stat" if accepted.is_stat else "routine", accepted.id)
 
@@ -195,8 +195,8 @@ def accept(
             audit.record(
                 session, str(actor), "request.raised_to_stat", f"request:{same.id}", institution=same.institution
             )
-            return Accepted(same.id, same.state, True, True)
-        return Accepted(same.id, same.state, False, same.is_stat)
+            return Accepted(same.id, same.state, False, True, same.state is RequestState.QUEUED)
+        return Accepted(same.id, same.state, False, same.is_stat, False)
     signed = next((row for row in current if row.state is RequestState.SIGNED), None)
     now = session.execute(sa.select(sa.func.now())).scalar_one()
     is_stat = body.priority == "stat"
@@ -240,7 +240,7 @@ def accept(
         door=door,
         priority=body.priority,
     )
-    return Accepted(row.id, RequestState.QUEUED, True, is_stat)
+    return Accepted(row.id, RequestState.QUEUED, True, is_stat, True)
 
 
 def _systems(body: RequestIn) -> tuple[System, ...]:
@@ -311,7 +311,9 @@ def restamp(session: Session) -> int:
     A database restored from a dump counts transactions anew, and its rows would stay out of the change feed until the count caught up.
     """
     current = sa.cast(sa.cast(sa.func.pg_current_xact_id(), sa.Text), sa.BigInteger)
-    statement = sa.update(_REQUESTS).where(_REQUESTS.c.changed_xid > current).values(changed_xid=0)  # the trigger stamps it
+    statement = (
+        sa.update(_REQUESTS).where(_REQUESTS.c.changed_xid > current).values(changed_xid=0)
+    )  # the trigger stamps it
     return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
 
 
@@ -483,7 +485,9 @@ def exposure(session: Session, row: DraftRequest, draft: Draft | None, signed: s
         return "hold_back" if row.reason is Reason.HELD_BACK else "unassisted"
     seen = session.exec(
         select(RequestEvent.id).where(
-            RequestEvent.request_id == row.id, col(RequestEvent.kind).in_(["shown", "opened", "copied"])
+            RequestEvent.request_id == row.id,
+            col(RequestEvent.kind).in_(["shown", "opened", "copied"]),
+            col(RequestEvent.draft_version).is_not(None),
         )
     ).first()
     if seen is None and place == "here":
@@ -662,21 +666,3 @@ def unscored(session: Session, scorer: str, limit: int) -> list[UUID]:
         .limit(limit)
     )
     return list(session.exec(query))
-
-
-def decode(body: bytes, charset: str = "utf-8") -> Any:
-    """JSON of a request's bytes in UTF-8 or GB18030, decoded strictly: a wrong byte is refused, never replaced.
-
-    Raises:
-        Invalid: another charset, bytes that are not of it, or no JSON.
-    """
-    name = charset.lower().replace("_", "-")
-    codec = {"utf-8": "utf-8", "utf8": "utf-8", "gb18030": "gb18030", "gbk": "gb18030", "gb2312": "gb18030"}.get(name)
-    if codec is None:
-        raise Invalid("The charset must be utf-8 or gb18030.", code="charset")
-    try:
-        return json.loads(body.decode(codec))
-    except UnicodeDecodeError as error:
-        raise Invalid(f"The body is not {codec}: byte {error.start} does not fit.", code="charset") from None
-    except (json.JSONDecodeError, RecursionError):
-        raise Refused("The body is not JSON.", code="malformed_json") from None

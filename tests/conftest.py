@@ -8,6 +8,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -158,7 +159,8 @@ def _hold(home: Path) -> int | None:
 
 def _remove_forgotten() -> None:
     for home in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        if home.stat().st_uid == os.geteuid() and (descriptor := _hold(home)) is not None:
+        new = time.time() - home.stat().st_mtime < 60  # a run beside this one may be about to mark it
+        if home.stat().st_uid == os.geteuid() and not new and (descriptor := _hold(home)) is not None:
             _remove(home)
             os.close(descriptor)
 
