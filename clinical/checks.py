@@ -17,7 +17,18 @@ from clinical.degenerate import looping
 from clinical.issues import Issue, Kind, Pair, Severity
 from clinical.lexicon import CHECK_FILES, digest
 
-__all__ = ["CHECKS", "CHECKS_VERSION", "Context", "Issue", "Kind", "Pair", "Severity", "check", "has_critical", "looping"]
+__all__ = [
+    "CHECKS",
+    "CHECKS_VERSION",
+    "Context",
+    "Issue",
+    "Kind",
+    "Pair",
+    "Severity",
+    "check",
+    "has_critical",
+    "looping",
+]
 
 Check = Callable[[Context], Iterator[Issue]]
 

@@ -16,9 +16,7 @@ from clinical.unify import unify
 
 _HAN = "一二三四五六七八九十"
 _CIRCLED = "①②③④⑤⑥⑦⑧⑨⑩"
-_ORDINAL = re.compile(
-    r"^\s*(?:\d{1,2}\s*[、.．)）](?!\d)|[(（]\d{1,2}[)）]|[①-⑳]|[一二三四五六七八九十]{1,2}、)\s*"
-)
+_ORDINAL = re.compile(r"^\s*(?:\d{1,2}\s*[、.．)）](?!\d)|[(（]\d{1,2}[)）]|[①-⑳]|[一二三四五六七八九十]{1,2}、)\s*")
 _ADVICE = re.compile(r"^(?:请结合|结合临床|建议|必要时|随诊|随访|定期|处理[:：])")
 _SENTENCE = re.compile(r"。|\.$")
 _STATEMENT = re.compile(r"[。；;]|\.$")
@@ -58,7 +56,9 @@ class Style:
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(table) - known)
         if unknown:
-            raise ValueError(f"[institution.style] has no setting called {unknown[0]}; it has {', '.join(sorted(known))}.")
+            raise ValueError(
+                f"[institution.style] has no setting called {unknown[0]}; it has {', '.join(sorted(known))}."
+            )
         numbering = table.get("numbering")
         if numbering is not None and numbering not in _FORMATS:
             raise ValueError(f"numbering must be one of {', '.join(repr(each) for each in _FORMATS)}.")
@@ -84,7 +84,8 @@ class Style:
         numbering = self.numbering if self.numbering is not None else "{n}、"
         numbered = bool(numbering) and (len(items) > 1 or self.number_single) and len(items) <= len(_HAN)
         lines = [
-            (numbering.format(n=index + 1, han=_HAN[index], circled=_CIRCLED[index]) if numbered else "") + self._words(item)
+            (numbering.format(n=index + 1, han=_HAN[index], circled=_CIRCLED[index]) if numbered else "")
+            + self._words(item)
             for index, item in enumerate(items)
         ]
         body = self.separator.join(lines) + self.end
@@ -151,4 +152,6 @@ def _parts(text: str) -> tuple[list[str], str]:
 
 def _said(items: list[str]) -> list[str]:
     """Items as they are compared: one form, no punctuation, 左侧 as 左."""
-    return [re.sub(r"[\s，,。.；;：:、（）()？?]", "", unify(item)).replace("侧", "").replace("旁", "") for item in items]
+    return [
+        re.sub(r"[\s，,。.；;：:、（）()？?]", "", unify(item)).replace("侧", "").replace("旁", "") for item in items
+    ]

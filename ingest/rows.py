@@ -7,7 +7,6 @@ the row, because it can be replayed once the mapping is mended.
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from clinical.case import Modality, Sex, System, systems_of
 from clinical.text import NoBorder, split_sections
-from core.identity import Keyring
+from core.identity import Keyring, split_of
 from core.states import ReportStatus
 from ingest.mapping import Mapping
 from ingest.sources import Batch
@@ -173,11 +172,12 @@ class Rows:
             "reported_at": times["reported_at"],
             "signed_at": times["signed_at"],
         }
+        source = pseudonym(code, "source_id", source_id)
         return Incoming(
             **values,
-            source_id=pseudonym(code, "source_id", source_id),
+            source_id=source,
             modified_at=times["modified_at"] or times["signed_at"] or times["reported_at"],
-            split=split_of(code, patient or accession or source_id),
+            split=split_of(values["patient"] or values["accession"] or source),
             content_hash=hashlib.sha256("\x1f".join(map(str, values.values())).encode()).hexdigest(),
             known=tuple(_identifiers(text)),
         )
@@ -286,13 +286,6 @@ def _refuse_broken(word: str, value: str) -> None:
         raise _Rejected(Reason.UNSTORABLE, word, character=found.start())
     if word in _TEXTS and (found := _LATIN_RUN.search(value)) and _is_mojibake(found[0]):
         raise _Rejected(Reason.MOJIBAKE, word, character=found.start())
-
-
-def split_of(institution: str, patient: str) -> str:
-    """train for four patients of five, test for the fifth: by a hash of the patient, so it never changes and no patient is on both sides."""
-    normal = unicodedata.normalize("NFKC", patient).strip().upper()
-    digest = hashlib.sha256(f"{institution}\x1f{normal}".encode()).digest()
-    return "test" if int.from_bytes(digest[:8]) % 5 == 0 else "train"
 
 
 def _coded(codes: dict[str, T], value: str | None, reason: Reason, word: str) -> T:

@@ -33,7 +33,9 @@ def _restricted(url: str) -> str | None:
     """The role to work under, where this login may take it; a server whose administrator left it out is served all the same, aloud."""
     engine = connect(url, pool_size=1, application="worker")
     with transaction(engine) as session:
-        query = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :role AND pg_has_role(current_user, oid, 'MEMBER'))"
+        query = (
+            "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :role AND pg_has_role(current_user, oid, 'MEMBER'))"
+        )
         there = session.execute(sa.text(query), {"role": ROLE}).scalar_one()
     engine.dispose()
     if not there:
@@ -42,7 +44,17 @@ def _restricted(url: str) -> str | None:
 
 
 def _consume(queues: str, concurrency: int, name: str) -> None:
-    arguments = ["worker", "--pool", "threads", "--concurrency", str(concurrency), "--queues", queues, "--hostname", f"{name}@%h"]
+    arguments = [
+        "worker",
+        "--pool",
+        "threads",
+        "--concurrency",
+        str(concurrency),
+        "--queues",
+        queues,
+        "--hostname",
+        f"{name}@%h",
+    ]
     quiet = ["--without-gossip", "--without-mingle", "--loglevel", "WARNING"]
     queue.app.worker_main([*arguments, *quiet])
 
@@ -64,7 +76,9 @@ def draft() -> None:
     logs.configure(settings.log_level, "worker")
     servers = embedded.resolve(settings)
     capacity = settings.in_flight + settings.stat_threads
-    database = connect(servers.database_url, pool_size=capacity + 4, application="worker", role=_restricted(servers.database_url))
+    database = connect(
+        servers.database_url, pool_size=capacity + 4, application="worker", role=_restricted(servers.database_url)
+    )
     schema.require(database)
     presence = processes.Presence(database, "worker", in_flight=capacity).start()
 

@@ -94,7 +94,9 @@ class Desk:
         any_lane = self._routine.acquire(blocking=False)
         try:
             with transaction(self._database) as session:
-                held = leases.claim(session, self.name, self._settings, stat_only=not any_lane, institutions=self._swap.served())
+                held = leases.claim(
+                    session, self.name, self._settings, stat_only=not any_lane, institutions=self._swap.served()
+                )
                 if held is None:
                     return False
                 style = Style.of(institutions.profile(session, held.request.institution).style)
@@ -110,7 +112,13 @@ class Desk:
             self._held[held.lease] = job_id
         try:
             answer = self._answer(held, job_id, style)
-            event("request_served", request=row.id, attempt=held.number, answer=answer, seconds=round(time.monotonic() - began, 3))
+            event(
+                "request_served",
+                request=row.id,
+                attempt=held.number,
+                answer=answer,
+                seconds=round(time.monotonic() - began, 3),
+            )
         except Retryable as error:
             self._failed(held, error)
         finally:
@@ -181,7 +189,9 @@ class Desk:
                 )
                 for issue in outcome.chosen.issues
             ]
-            return "drafted" if leases.settle_drafted(session, held, draft, issues, list(rows.values())) else "discarded"
+            return (
+                "drafted" if leases.settle_drafted(session, held, draft, issues, list(rows.values())) else "discarded"
+            )
 
     def _failed(self, held: leases.Claim, error: Retryable) -> None:
         """Back to the queue, or the end of it: a deadline three times over is an answer, and so is failing again and again."""
@@ -195,7 +205,9 @@ class Desk:
                 else:
                     leases.give_back(session, held, retry_after=error.retry_after, error=error.code)
         except Retryable:
-            event("give_back_failed", level=logging.WARNING, request=held.request.id)  # the lease runs out and the clerk takes it back
+            event(
+                "give_back_failed", level=logging.WARNING, request=held.request.id
+            )  # the lease runs out and the clerk takes it back
 
     def _keep_leases(self) -> None:
         while not self._stop.wait(self._settings.heartbeat_s) or self._held:

@@ -172,7 +172,9 @@ class Swap:
                 self._condition.wait_for(lambda: not self._inside, timeout=GRACE_S)
             self._engine.swap(wanted.path if wanted.manifest["adapter"] is not None else None)
             self._version = wanted
-            event("version_serves", version=wanted.id, resubmitted=len(rest), seconds=round(time.monotonic() - began, 3))
+            event(
+                "version_serves", version=wanted.id, resubmitted=len(rest), seconds=round(time.monotonic() - began, 3)
+            )
         except Broken as error:
             self._refused[wanted.id] = time.monotonic()
             event("version_refused", level=logging.ERROR, version=wanted.id, error=error)

@@ -61,5 +61,7 @@ def take_in(task: Any, request: Any) -> None:
         return
     try:
         intake.take(context.database, context.keyring, context.settings, request)
-    except Retryable as error:  # the message is the sender's only copy: it stays with the broker until the database is back
+    except (
+        Retryable
+    ) as error:  # the message is the sender's only copy: it stays with the broker until the database is back
         raise task.retry(countdown=error.retry_after, exc=error) from None

@@ -115,3 +115,4 @@ def _strip(model: Any) -> None:
         for name, child in list(parent.named_children()):
             if isinstance(child, BaseTunerLayer):
                 setattr(parent, name, child.get_base_layer())
+    vars(model).pop("peft_config", None)

@@ -6,6 +6,7 @@ thread keeps the process alive until stopped. Sampling is ours (`sampling`), so 
 """
 
 import itertools
+import logging
 import threading
 from math import ceil
 from typing import Any
@@ -28,8 +29,9 @@ STOP_TIMEOUT_S = 30.0
 class ContinuousBatching(Resident):
     """Continuous batching with one collector thread that owns all outputs."""
 
+    _numbers = itertools.count()
+
     def _start_backend(self) -> None:
-        self._numbers = getattr(self, "_numbers", None) or itertools.count()
         self._names: dict[str, Flight] = {}  # backend request id -> flight; a job id may come again, a request id never
         self._requests: dict[int, str] = {}  # id(flight) -> backend request id
         self._stopping = threading.Event()
@@ -102,9 +104,8 @@ class ContinuousBatching(Resident):
         from transformers import ContinuousBatchingConfig, GenerationConfig
 
         install()
-        device = self._model.device
-        config = self._model.config.get_text_config()
-        flash = config._attn_implementation.startswith("flash")
+        # It warns with the first and last tokens of prompts, and writes past our logs; what it says of errors reaches us by `_die`.
+        logging.getLogger("ContinuousBatchingLogger").setLevel(logging.CRITICAL)
         manager = self._model.init_continuous_batching(
             generation_config=GenerationConfig(
                 do_sample=False, max_new_tokens=self._limits.total_tokens, eos_token_id=sorted(self._ends)
@@ -112,13 +113,12 @@ class ContinuousBatching(Resident):
             continuous_batching_config=ContinuousBatchingConfig(
                 page_size=PAGE_TOKENS,
                 num_blocks=self._blocks(),  # unset, transformers takes 60 % of the machine's memory
-                max_batch_tokens=max(STEP_TOKENS[device.type], self._limits.in_flight),
+                max_batch_tokens=max(STEP_TOKENS[self._model.device.type], self._limits.in_flight),
                 max_requests_per_batch=self._limits.in_flight,
-                max_blocks_per_request=None if flash else 0,
-                max_memory_percent=0.9,
+                max_blocks_per_request=0,  # this, graphs and asynchronous batches need flash attention
                 allow_block_sharing=True,  # safe: another adapter means another manager, with an empty cache
-                use_async_batching=None if flash else False,
-                use_cuda_graph=None if flash else (False, False),
+                use_async_batching=False,
+                use_cuda_graph=(False, False),
                 return_logprobs=True,
                 auto_switch_to_flash=False,  # would fetch a kernel from the hub while serving
             ),

@@ -69,8 +69,9 @@ class Resident(ABC):
         self._closed = False
         self._holding = False
         self._fatal: str | None = None
-        self._swapping = threading.Lock()
+        self._swapping = threading.Lock()  # held while the backend is stopped or replaced
         self._start_backend()
+        self._running = True
 
     # what a backend brings
 
@@ -136,7 +137,9 @@ class Resident(ABC):
         for flight in left:
             self._land(flight, "cancelled")
         with self._swapping:
-            self._stop_backend()
+            if self._running:
+                self._running = False
+                self._stop_backend()
 
     def swap(self, adapter: Path | None) -> None:
         with self._swapping:

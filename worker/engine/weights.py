@@ -89,7 +89,9 @@ def load(
     layout that gradients, merging and export need. Raises Broken for anything that is not intact and of this base.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # a few seconds, in a process that writes logs
     verified = None if adapter is None else verify(adapter, digest(base))
     target = device if device != "auto" else ("cuda:0" if torch.cuda.is_available() else "cpu")
     try:

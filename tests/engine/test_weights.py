@@ -1,0 +1,135 @@
+"""Base models: digests, what is refused, and the real demo model in four bits."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from core.errors import Broken
+from tests.engine.conftest import AdapterMaker
+from worker.engine.weights import DEMO, DEMO_DIGEST, base_model, digest, encode, end_tokens, load
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"  # peft asks transformers for it
+)
+
+
+def linear4bits(model: Any) -> list[Any]:
+    import bitsandbytes
+
+    return [module for module in model.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        answer = model(input_ids=torch.tensor([[2, 238766, 241134, 1234, 5678]])).logits
+    assert isinstance(answer, torch.Tensor)
+    return answer.float()
+
+
+def test_the_digest_is_of_the_tensors_not_of_their_files(tiny_base: Path, tmp_path: Path) -> None:
+    state = load_file(tiny_base / "model.safetensors")
+    names = sorted(state)
+    split = tmp_path / "split"
+    split.mkdir()
+    save_file({name: state[name] for name in names[1::2]}, split / "model-00001-of-00002.safetensors")
+    save_file({name: state[name] for name in names[::2]}, split / "model-00002-of-00002.safetensors", {"format": "pt"})
+    assert digest(split) == digest(tiny_base)
+    state[names[0]].view(-1)[0] += 1
+    save_file({name: state[name] for name in names[::2]}, split / "model-00002-of-00002.safetensors")
+    assert digest(split) != digest(tiny_base)
+
+
+def test_a_kept_digest_that_someone_garbled_is_computed_again(tiny_base: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_base, copy)
+    for garbage in ("", "[1]", '{"digest": 1}'):
+        (copy / "valuer-digest.json").write_text(garbage, "utf-8")
+        assert digest(copy) == digest(tiny_base)
+
+
+def test_pickled_weights_are_not_a_model(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(Broken, match="no safetensors"):
+        digest(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 64}), "utf-8")
+    with pytest.raises(Broken, match="cannot be loaded"):
+        load(tmp_path, None)
+
+
+def test_a_name_that_is_neither_a_folder_nor_a_hub_model_says_so(tmp_path: Path) -> None:
+    with pytest.raises(Broken, match="neither a directory nor a hub model"):
+        base_model("no such/model at all", tmp_path)
+
+
+def test_a_changed_demo_base_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_base, tmp_path / "base-demo")
+    with pytest.raises(Broken, match="has changed since its import"):
+        base_model(DEMO, tmp_path)
+
+
+def test_the_demo_base_is_what_adapters_are_trained_on(base_model_cache: Path) -> None:
+    assert digest(base_model_cache) == DEMO_DIGEST
+    assert base_model(DEMO, base_model_cache.parent) == base_model_cache
+
+
+def test_every_layer_of_the_demo_model_is_nf4_with_double_quantisation(base_model_cache: Path) -> None:
+    model, tokenizer = load(base_model_cache, None, device="cpu")
+    layers = linear4bits(model)
+    plain = [name for name, module in model.named_modules() if type(module) is torch.nn.Linear]
+    assert len(layers) == 18 * 7
+    assert plain == ["lm_head"]
+    for layer in layers:
+        assert layer.weight.dtype == torch.uint8
+        assert layer.weight.numel() * 2 == layer.in_features * layer.out_features
+        state = layer.weight.quant_state
+        assert (state.quant_type, state.nested, layer.compute_dtype) == ("nf4", True, torch.bfloat16)
+    assert end_tokens(model, tokenizer) == (1,)
+
+
+def test_control_tokens_in_a_prompt_stay_plain_text(base_model_cache: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base_model_cache)
+    text = "<bos>右肺<end_of_turn>\n<start_of_turn>model\n结节<eos>影<pad><unk>"
+    ids = encode(tokenizer, text)
+    assert ids[0] == tokenizer.bos_token_id
+    assert not set(ids[1:]) & {
+        *tokenizer.all_special_ids,
+        *tokenizer.convert_tokens_to_ids(["<start_of_turn>", "<end_of_turn>"]),
+    }
+    assert tokenizer.decode(ids[1:]) == text
+
+
+def test_weights_loaded_to_train_survive_a_forward_pass(base_model_cache: Path) -> None:
+    import bitsandbytes.functional as functional
+
+    model, _ = load(base_model_cache, None, device="cpu", training=True)
+    layer = linear4bits(model)[0]
+    before = functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    logits(model.eval())
+    assert torch.equal(functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state), before)
+
+
+def test_merged_weights_answer_like_the_adapter_beside_four_bits(
+    base_model_cache: Path, make_adapter: AdapterMaker
+) -> None:
+    adapter = make_adapter(base_model_cache, "a-1", rank=2)
+    beside, _ = load(base_model_cache, adapter, device="cpu")
+    expected = logits(beside).log_softmax(-1)
+    assert len(linear4bits(beside)) == 18 * 7
+    del beside
+    merged, _ = load(base_model_cache, adapter, weights="bf16-merged", device="cpu")
+    assert not linear4bits(merged)
+    bare, _ = load(base_model_cache, None, weights="bf16-merged", device="cpu")
+
+    def divergence(model: Any) -> float:
+        return float(
+            torch.nn.functional.kl_div(logits(model).log_softmax(-1), expected, log_target=True, reduction="batchmean")
+        )
+
+    assert divergence(merged) < 0.1 * divergence(bare)

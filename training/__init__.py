@@ -1,0 +1,1 @@
+"""Signed reports to dataset, QLoRA, evaluation and gate."""

@@ -1,0 +1,232 @@
+"""One training run, `python -m training.run RUN TOKEN`: dataset, QLoRA, evaluation, artefact, registration. Started by training.service.
+
+Works at low priority and ends when its parent does. Everything on the way is resumable: the dataset is frozen before anything else, the
+adapter has a checkpoint, and the version is registered in the transaction that ends the run.
+"""
+
+import os
+
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # before torch: threads that spin while they wait lose more than they win on shared cores
+
+import logging
+import shutil
+import signal
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+import torch
+from sqlmodel import select
+
+from core import embedded, logs, registry
+from core.db import connect, transaction
+from core.errors import Retryable, ValuerError
+from core.settings import TrainingSettings, WorkerSettings
+from core.states import RunState
+from core.tables import Dataset, Evaluation, Institution, TrainingRun
+from training import artefact, dataset, evaluate, qlora, runs
+from training.examples import examples
+from training.service import SAVED_EXIT
+from worker.engine import weights
+from worker.engine.open import open_engine
+
+NICENESS = 10
+WRITE_S = 1.0
+"""Seconds between two writes of progress."""
+
+
+class Stopped(Exception):
+    """The run is to stop; what is worth saving has been saved."""
+
+
+class _Child:
+    """This process's hold on its run: whether to go on, and where it stands."""
+
+    def __init__(self, database: sa.Engine, identity: UUID, token: str) -> None:
+        self.database, self.identity, self.token = database, identity, token
+        self._parent = os.getppid()
+        self._stopping = False
+        self._written = 0.0
+
+    def ask_to_stop(self, *_: object) -> None:
+        """Signal handler."""
+        self._stopping = True
+
+    def stopping(self) -> bool:
+        """Asked to stop, no longer the run's worker, or left alone by a parent that died."""
+        return self._stopping or os.getppid() != self._parent
+
+    def go_on(self) -> None:
+        """Raises Stopped where the run is to stop."""
+        if self.stopping():
+            raise Stopped
+
+    def tell(self, progress: dict[str, Any], *, at_once: bool = False, **values: Any) -> None:
+        """Stores progress, at most once a second; learns that the run is no longer ours."""
+        if not at_once and time.monotonic() - self._written < WRITE_S:
+            return
+        self._written = time.monotonic()
+        try:
+            with transaction(self.database) as session:
+                self._stopping |= not runs.report(session, self.identity, self.token, progress, **values)
+        except Retryable:
+            pass  # training does not need the database until its end
+
+
+def work(child: _Child, settings: TrainingSettings, serving: WorkerSettings) -> None:
+    """Sees the run through to its registered version."""
+    with transaction(child.database) as session:
+        row = runs.get(session, child.identity)
+        data = _dataset(session, settings.home, row)
+    recipe, chosen = runs.recipe(row), runs.options(row)
+    child.tell({"phase": "load"}, at_once=True, dataset=data.id)
+    folder = settings.home / "training" / str(row.id)
+    staged = folder / "adapter"
+    base = weights.base_model(settings.model, settings.models_dir)
+    model, tokenizer = weights.load(base, None, device=settings.training_device, training=True)
+    model = qlora.add_lora(model, recipe)
+    fitting, too_long = examples(tokenizer, recipe, dataset.read(Path(data.path), dataset.TRAIN))
+    trained = qlora.train(
+        model,
+        fitting,
+        recipe,
+        checkpoint=folder / "checkpoint.safetensors",
+        on_step=lambda at: child.tell({"phase": "train", **_rounded(at)}, at_once=at.step == at.steps),
+        stop=child.stopping,
+    )
+    if not trained.finished:
+        raise Stopped
+    child.go_on()
+    shutil.rmtree(staged, ignore_errors=True)
+    artefact.write_weights(model, staged, recipe, settings.model)
+    answer = artefact.golden(model, list(fitting[0].prompt), weights.end_tokens(model, tokenizer))
+    del model
+    origin = _origin(child.database, settings.model, base, data)
+    told = {
+        "run": str(row.id),
+        "learning_rate": recipe.learning_rate,
+        "batch": recipe.batch,
+        "seed": recipe.seed,
+        "steps": trained.steps,
+        "examples": len(fitting),
+        "too_long": too_long,
+        "first_loss": round(trained.losses[0], 4),
+        "last_loss": round(trained.losses[-1], 4),
+        "seconds": round(trained.seconds, 1),
+        "tokens": trained.tokens,
+        "device": settings.training_device,
+    }
+    identity = f"{recipe.name}-{data.id[:6]}-{row.id.hex[-8:]}"
+    artefact.seal(staged, identity, recipe, origin, training=told, metrics={}, golden_answer=answer)
+    metrics = _measure(child, serving, base, staged, recipe.template, data, chosen.evaluate)
+    artefact.seal(staged, identity, recipe, origin, training=told, metrics=metrics, golden_answer=answer)
+    version = artefact.publish(staged, settings.models_dir / identity)
+    with transaction(child.database) as session:
+        registry.register(session, version)
+        result = {"metrics": metrics, "engine": serving.engine, "weights": serving.weights}
+        scorer = metrics.get("scorer", "")
+        session.add(Evaluation(model_version=identity, dataset=data.id, scorer=scorer, result=result))
+        progress = {"phase": "done", "step": trained.steps, "steps": trained.steps, "metrics": metrics}
+        if not runs.end(session, row.id, child.token, RunState.DONE, model_version=identity, progress=progress):
+            raise Stopped  # rolls the registration back
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _dataset(session: Any, home: Path, row: TrainingRun) -> Dataset:
+    """The frozen set of the run: the one it names (from the start, or since an earlier try), else a new one by its policy."""
+    if row.dataset is None:
+        return dataset.build(session, home, runs.options(row).policy)
+    data = session.exec(select(Dataset).where(Dataset.id == row.dataset)).one()
+    dataset.verify(Path(data.path), data.digest)
+    return data  # type: ignore[no-any-return]
+
+
+def _origin(database: sa.Engine, model: str, base: Path, data: Dataset) -> artefact.Origin:
+    taught = data.counts["train"]["institution"]
+    with transaction(database) as session:
+        pretend = set(session.exec(select(Institution.code).where(Institution.sandbox)))
+    return artefact.Origin(
+        base=model,
+        base_digest=weights.digest(base),
+        dataset={
+            "id": data.id,
+            "digest": data.digest,
+            "reports": data.counts["train"]["reports"],
+            "institutions": taught,
+        },
+        scope=dataset.scope(dataset.read(Path(data.path), dataset.TRAIN)),
+        # The demo base is no clinical model, and pretend reports teach nothing about patients.
+        sandbox_only=model == weights.DEMO or bool(pretend & set(taught)),
+    )
+
+
+def _measure(
+    child: _Child, serving: WorkerSettings, base: Path, adapter: Path, template: str, data: Dataset, count: int
+) -> dict[str, Any]:
+    """The test cases through the engine that serves, with the very files that will serve."""
+    cases = evaluate.sample(dataset.read(Path(data.path), dataset.TEST), count)
+    if not cases:
+        return {"reports": 0}
+    with transaction(child.database) as session:
+        house = evaluate.styles(session, cases)
+    engine = open_engine(serving, base, adapter)
+
+    def on_case(done: int) -> None:
+        child.tell({"phase": "evaluate", "step": done, "steps": len(cases)})
+        child.go_on()
+
+    try:
+        result = evaluate.evaluate(
+            engine,
+            cases,
+            template=template,
+            max_new_tokens=serving.max_new_tokens,
+            in_flight=serving.in_flight,
+            decoding=serving.decoding,
+            house=house,
+            on_case=on_case,
+        )
+    finally:
+        engine.drain(1.0)
+    return result.as_json()
+
+
+def _rounded(at: qlora.Progress) -> dict[str, Any]:
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(at).items()}
+
+
+def main() -> None:
+    """Ends with 0 (registered), 75 (stopped and saved, the run waits), or 1 (failed, and the row says why)."""
+    identity, token = UUID(sys.argv[1]), sys.argv[2]
+    os.nice(NICENESS)
+    settings, serving = TrainingSettings(), WorkerSettings()
+    logs.configure(settings.log_level, "training-run")
+    if settings.training_threads:
+        torch.set_num_threads(settings.training_threads)
+    database = connect(embedded.resolve(settings).database_url, pool_size=2, application="training-run")
+    child = _Child(database, identity, token)
+    signal.signal(signal.SIGTERM, child.ask_to_stop)
+    signal.signal(signal.SIGINT, child.ask_to_stop)
+    try:
+        work(child, settings, serving)
+    except Stopped:
+        logs.event("training_stopped", run=identity)
+        with transaction(database) as session:
+            runs.give_back(session, identity, token, crashed=False)
+        raise SystemExit(SAVED_EXIT) from None
+    except ValuerError as error:
+        logs.event("training_failed", level=logging.ERROR, run=identity, error=error)
+        with transaction(database) as session:
+            runs.end(session, identity, token, RunState.FAILED, error=f"{error.code}: {error.message}")
+        raise SystemExit(1) from None
+    logs.event("training_done", run=identity)
+
+
+if __name__ == "__main__":
+    main()
