@@ -77,7 +77,9 @@ def main() -> None:
     }
     if not options.json:
         print(f"check: {result['mean_ms']} ms mean, {result['p95_ms']} ms p95 over {len(made)} pairs")
-        print(f"ROUGE: {result['score_speedup']} times as fast as rouge-chinese on {len(words)} pairs, difference {difference:.1e}")
+        print(
+            f"ROUGE: {result['score_speedup']} times as fast as rouge-chinese on {len(words)} pairs, difference {difference:.1e}"
+        )
     print(json.dumps(result))
 
 

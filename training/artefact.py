@@ -44,6 +44,7 @@ def write_weights(model: Any, folder: Path, profile: Profile, base: str) -> None
         {name: tensor.detach().cpu().to(torch.bfloat16).contiguous() for name, tensor in state.items()},
         folder / WEIGHTS,
     )
+    (folder / WEIGHTS).chmod(0o644)  # safetensors makes it private, and the worker may be another user
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
