@@ -43,8 +43,11 @@ def run(
             raise NotFound("There is no such training set: `valuer dataset build` makes one.", code="no_dataset")
         verify(Path(data.path), data.digest)
         cases = evaluate.sample(read(Path(data.path), TEST), count)
+        with transaction(here.engine) as session:
+            house = evaluate.styles(session, cases)
         console.note("Loading the model …")
-        engine = open_engine(settings, weights.base_model(settings.model, settings.models_dir), Path(model.path))
+        adapter = Path(model.path) if model.manifest["adapter"] is not None else None
+        engine = open_engine(settings, weights.base_model(settings.model, settings.models_dir), adapter)
         columns = (TextColumn("Drafting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         try:
             with Progress(*columns, console=console.aside()) as bar:
@@ -55,6 +58,8 @@ def run(
                     template=model.manifest["prompt"]["template"],
                     max_new_tokens=settings.max_new_tokens,
                     in_flight=settings.in_flight,
+                    decoding=settings.decoding,
+                    house=house,
                     on_case=lambda done: bar.update(task, completed=done),
                 ).as_json()
         finally:

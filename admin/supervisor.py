@@ -144,6 +144,8 @@ class Supervisor:
         self._settings, self._servers, self._say = settings, servers, say
         self._pipe = os.pipe()
         environment = {
+            # threads of torch that spin while they wait take the cores from everything that runs beside them
+            "OMP_WAIT_POLICY": "PASSIVE",
             **os.environ,  # passed on, not read: each process reads its own settings
             "VALUER_HOME": str(settings.home),
             "VALUER_DATABASE_URL": servers.database_url,

@@ -155,7 +155,7 @@ def draft_again(desk: Desk, caller: Caller, request_id: UUID) -> DraftRequest:
     """Puts a settled request back into the queue and rings; the page's button does the same."""
     with db.transaction(desk.engine) as session:
         row = requests.regenerate(session, request_id, caller.actor)
-    requests.ring(requests.Accepted(row.id, row.state, True, row.is_stat))
+    requests.ring(requests.Accepted(row.id, row.state, created=False, is_stat=row.is_stat, rings=True))
     return row
 
 

@@ -24,11 +24,11 @@ def linear4bits(model: Any) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
 
 
-def logits(model: Any) -> torch.Tensor:
+def log_probabilities(model: Any) -> torch.Tensor:
     with torch.no_grad():
-        answer = model(input_ids=torch.tensor([[2, 238766, 241134, 1234, 5678]])).logits
-    assert isinstance(answer, torch.Tensor)
-    return answer.float()
+        logits = model(input_ids=torch.tensor([[0, 5, 6, 7, 8, 9, 10, 11]])).logits
+    assert isinstance(logits, torch.Tensor)
+    return logits[0].float().log_softmax(-1)
 
 
 def test_the_digest_is_of_the_tensors_not_of_their_files(tiny_base: Path, tmp_path: Path) -> None:
@@ -105,31 +105,26 @@ def test_control_tokens_in_a_prompt_stay_plain_text(base_model_cache: Path) -> N
     assert tokenizer.decode(ids[1:]) == text
 
 
-def test_weights_loaded_to_train_survive_a_forward_pass(base_model_cache: Path) -> None:
+def test_weights_loaded_to_train_survive_a_forward_pass(tiny_base: Path) -> None:
     import bitsandbytes.functional as functional
 
-    model, _ = load(base_model_cache, None, device="cpu", training=True)
+    model, _ = load(tiny_base, None, device="cpu", training=True)
     layer = linear4bits(model)[0]
     before = functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
-    logits(model.eval())
+    log_probabilities(model.eval())
     assert torch.equal(functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state), before)
 
 
-def test_merged_weights_answer_like_the_adapter_beside_four_bits(
-    base_model_cache: Path, make_adapter: AdapterMaker
-) -> None:
-    adapter = make_adapter(base_model_cache, "a-1", rank=2)
-    beside, _ = load(base_model_cache, adapter, device="cpu")
-    expected = logits(beside).log_softmax(-1)
-    assert len(linear4bits(beside)) == 18 * 7
-    del beside
-    merged, _ = load(base_model_cache, adapter, weights="bf16-merged", device="cpu")
-    assert not linear4bits(merged)
-    bare, _ = load(base_model_cache, None, weights="bf16-merged", device="cpu")
+def test_merged_weights_answer_like_the_adapter_beside_four_bits(tiny_base: Path, make_adapter: AdapterMaker) -> None:
+    adapter = make_adapter(tiny_base, "a-1")
+    beside, _ = load(tiny_base, adapter, device="cpu")
+    merged, _ = load(tiny_base, adapter, weights="bf16-merged", device="cpu")
+    bare, _ = load(tiny_base, None, weights="bf16-merged", device="cpu")
+    assert [len(linear4bits(model)) for model in (beside, merged, bare)] == [14, 0, 0]
+    expected = log_probabilities(beside)
 
     def divergence(model: Any) -> float:
-        return float(
-            torch.nn.functional.kl_div(logits(model).log_softmax(-1), expected, log_target=True, reduction="batchmean")
-        )
+        actual = log_probabilities(model)
+        return float(torch.nn.functional.kl_div(actual, expected, log_target=True, reduction="batchmean"))
 
-    assert divergence(merged) < 0.1 * divergence(bare)
+    assert divergence(merged) < 0.02 * divergence(bare)
