@@ -10,7 +10,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from core.errors import Broken, Refused
 from core.identity import split_of
 from core.states import ReportStatus, RequestState
 from core.tables import Dataset, DraftRequest, Institution, Report, SignOff
-from worker.prompt import model_text
+from worker.prompt import clinical_input
 
 TRAIN, TEST, CARD = "train.jsonl", "test.jsonl", "card.md"
 UNTOUCHED = frozenset({"unassisted", "hold_back", "not_opened"})
@@ -156,12 +155,12 @@ def _gather(session: Session, policy: Policy) -> tuple[dict[str, list[Case]], Co
     )
     sides: dict[tuple[str, str], str] = {}
     for row in session.exec(query.execution_options(yield_per=1000)):
-        case = Case(f"report:{row.institution}/{row.source_id}", _input(row), row.impression.strip())
+        case = Case(f"report:{row.institution}/{row.source_id}", clinical_input(row), row.impression.strip())
         patient = row.patient or row.accession or row.source_id
         sides[(row.institution, patient)] = row.split
         consider(row.institution, row.split, exposures.get(str(row.id), "unassisted"), patient, row.findings_hash, case)
     for sign_off, request in _signed_here_only(session):
-        case = Case(f"sign_off:{sign_off.id}", _input(request), _cleaned(sign_off.impression))
+        case = Case(f"sign_off:{sign_off.id}", clinical_input(request), _cleaned(sign_off.impression))
         split = sides.get((request.institution, request.patient)) or split_of(request.patient)
         findings = findings_hash(case.input.findings)
         consider(request.institution, split, sign_off.exposure, request.patient, findings, case)
@@ -219,24 +218,6 @@ def _signed_here_only(session: Session) -> Iterable[tuple[SignOff, DraftRequest]
 def _cleaned(impression: str) -> str:
     """As ingest stores an impression: cleaned and de-identified, in the house's own form, since drafts are scored against it."""
     return deidentify(clean(impression).text).text.strip()
-
-
-def _input(row: Report | DraftRequest) -> ClinicalInput:
-    """What the model may know of a stored examination: the very fields and the very form that serving reads a request in."""
-    read = partial(model_text, language=row.language)
-    return ClinicalInput(
-        institution=row.institution,
-        findings=read(row.findings),
-        modality=Modality(row.modality),
-        systems=tuple(System(system) for system in row.systems),
-        exam_title=None if row.exam_title is None else read(row.exam_title),
-        sex=Sex(row.sex),
-        age=row.age,
-        patient_class=row.patient_class,
-        history=None if row.history is None else read(row.history),
-        prior_impression=None if row.prior_impression is None else read(row.prior_impression),
-        language=row.language,
-    )
 
 
 def _digest(policy: str, lines: dict[str, list[str]]) -> str:

@@ -9,12 +9,10 @@ import os
 import socket
 import threading
 import time
-from functools import partial
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from clinical.case import ClinicalInput, Modality, Sex, System
 from clinical.checks import CHECKS_VERSION
 from clinical.style import Style
 from core import institutions, leases
@@ -25,33 +23,15 @@ from core.registry import Active
 from core.requests import LABELS
 from core.settings import WorkerSettings
 from core.states import Reason
-from core.tables import Draft, DraftIssue, DraftRequest, Generation
+from core.tables import Draft, DraftIssue, Generation
 from worker import draft as drafting
 from worker.engine.protocol import Engine
-from worker.prompt import model_text
+from worker.prompt import clinical_input
 from worker.swap import Swap
 
 GIVE_UP_AFTER = 8
 """Attempts, crashed or not, after which a request that keeps failing for passing reasons is settled."""
 STOP_GRACE_S = 10.0
-
-
-def clinical_input(row: DraftRequest) -> ClinicalInput:
-    """What the model may know of a request: cleaned, de-identified, in one form."""
-    read = partial(model_text, language=row.language)
-    return ClinicalInput(
-        institution=row.institution,
-        findings=read(row.findings),
-        modality=Modality(row.modality),
-        systems=tuple(System(system) for system in row.systems),
-        exam_title=None if row.exam_title is None else read(row.exam_title),
-        sex=Sex(row.sex),
-        age=row.age,
-        patient_class=row.patient_class,
-        history=None if row.history is None else read(row.history),
-        prior_impression=None if row.prior_impression is None else read(row.prior_impression),
-        language=row.language,
-    )
 
 
 class Desk:

@@ -7,14 +7,15 @@ texts are data in worker/templates. This module knows no tokenizer: special toke
 import hashlib
 import tomllib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
-from clinical.case import ClinicalInput
+from clinical.case import ClinicalInput, Modality, Sex, System
 from clinical.text import clean, deidentify
 from clinical.unify import unify
 from core.errors import Broken
+from core.tables import DraftRequest, Report
 
 TEMPLATES = ("brief", "priority", "cautious", "house", "systematic")
 """Names of the five templates, the candidates of prompt selection."""
@@ -111,3 +112,21 @@ def model_text(raw: str, known: tuple[str, ...] = (), *, language: str = "zh-Han
     """What the model may read of a stored text: cleaned, de-identified (the row's own identifiers, `known`, removed too) and in one form."""
     text = deidentify(clean(raw).text, known=known).text
     return unify(text) if language.lower().startswith("zh") else text
+
+
+def clinical_input(row: Report | DraftRequest) -> ClinicalInput:
+    """What a model may know of a stored examination, the same for training and serving: cleaned, de-identified, in one form."""
+    read = partial(model_text, language=row.language)
+    return ClinicalInput(
+        institution=row.institution,
+        findings=read(row.findings),
+        modality=Modality(row.modality),
+        systems=tuple(System(system) for system in row.systems),
+        exam_title=None if row.exam_title is None else read(row.exam_title),
+        sex=Sex(row.sex),
+        age=row.age,
+        patient_class=row.patient_class,
+        history=None if row.history is None else read(row.history),
+        prior_impression=None if row.prior_impression is None else read(row.prior_impression),
+        language=row.language,
+    )

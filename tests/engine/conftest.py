@@ -3,6 +3,8 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,13 @@ def tiny_tokenizer() -> Any:
 
 
 def tiny_llama(vocabulary: int) -> Any:
+    """A new model, with the same weights every time."""
+    return deepcopy(_tiny_llama(vocabulary))
+
+
+@cache
+def _tiny_llama(vocabulary: int) -> Any:
+    # Once, and before any engine starts: a starting continuous batch seeds torch's generator anew, from a thread of its own.
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(11)

@@ -6,6 +6,8 @@ import signal
 import time
 from uuid import UUID
 
+import psutil
+
 from core import embedded
 from sandbox import generator
 from tests.flow.conftest import Running
@@ -88,14 +90,10 @@ def test_a_process_that_dies_is_started_again(running: Running) -> None:
 
 
 def test_ctrl_c_leaves_no_process(running: Running) -> None:
-    pids = [int(each["pid"]) for each in running.status()["processes"]]
+    processes = [psutil.Process(int(each["pid"])) for each in running.status()["processes"]]
     running.process.send_signal(signal.SIGINT)
     running.process.wait(timeout=120)
-    alive = []
-    for pid in pids:
-        try:
-            os.kill(pid, 0)
-            alive.append(pid)
-        except ProcessLookupError:
-            continue
-    assert alive == []
+    _, alive = psutil.wait_procs([each for each in processes if each.is_running()], timeout=10)
+    left = [each.name() for each in alive if each.status() != psutil.STATUS_ZOMBIE]  # init takes its time to bury
+    assert left == []
+    assert len(processes) >= 8
