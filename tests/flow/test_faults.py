@@ -7,10 +7,13 @@ import time
 from uuid import UUID
 
 import psutil
+import pytest
 
 from core import embedded
 from sandbox import generator
 from tests.flow.conftest import Running
+
+pytestmark = pytest.mark.timeout(900)  # the first one waits for a whole demo
 
 
 def send(running: Running, prefix: str, count: int, **more: str) -> list[UUID]:

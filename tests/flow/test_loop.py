@@ -3,8 +3,12 @@
 import json
 from collections.abc import Callable
 
+import pytest
+
 from sandbox import generator
 from tests.flow.conftest import Running, Town
+
+pytestmark = pytest.mark.timeout(900)  # whole demos run in here
 
 
 def test_the_demo_ingests_drafts_signs_and_scores(town: Town) -> None:
