@@ -44,7 +44,8 @@ schema: setup
 	$(BIN)/alembic upgrade head && $(BIN)/alembic check
 
 bench: setup ## the measurements, each side by side with what it is measured against
-	@for file in bench/*.py; do $(BIN)/python $$file || exit 1; done
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.lock
+	@for file in bench/[a-z]*.py; do $(BIN)/python $$file || exit 1; done
 
 demo-adapter: setup ## train the demo's adapter again from nothing but this repository
 	@$(BIN)/python -m admin.demo_adapter

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from admin.rounds import Rounds
     from admin.supervisor import Supervisor
 
-READY_S = 300.0
-"""Longest wait for one step; the slowest is the model's first import."""
+READY_S = 600.0
+"""Longest wait for one step; the slowest is thirty drafts with every retry on busy cores."""
 Maria = Annotated[
     str | None,
     typer.Option("--mariadb", help="Put hospital 2 into this server: mysql://user:password@host; else files"),

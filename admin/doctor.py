@@ -56,6 +56,20 @@ def _institutions(settings: Settings) -> str:
     return f"{len(profiles)} in {settings.institutions_dir}, {len(sources)} of them with a source."
 
 
+def _vocabulary(settings: Settings) -> str:
+    from core import vocabulary
+    from core.institutions import load_profiles
+
+    every = vocabulary.load(settings.home)
+    strangers = sorted(every.keys() - load_profiles(settings.institutions_dir).keys() - {""})
+    if strangers:
+        raise Broken(
+            f"{settings.home / vocabulary.FOLDER / strangers[0]} is named like no institution, so nobody reads it."
+        )
+    own = {code or "all institutions": len(each.words) for code, each in every.items() if each.words}
+    return f"Own words: {', '.join(f'{count} rows for {code}' for code, count in own.items()) or 'none'}."
+
+
 def _database(settings: Settings) -> str:
     import sqlalchemy as sa
 
@@ -95,6 +109,7 @@ LOOKS: tuple[tuple[str, Callable[[Settings], str]], ...] = (
     ("disk", _disk),
     ("keys", _keys),
     ("institutions", _institutions),
+    ("vocabulary", _vocabulary),
     ("database", _database),
     ("broker", _broker),
     ("processes", _processes),

@@ -20,7 +20,7 @@ def draft(
     """Send one request in and print its draft. `valuer up` has to run, or nobody writes one."""
     from starlette.datastructures import Headers
 
-    from core import queue, requests
+    from core import answers, queue, requests
     from core.db import transaction
     from core.errors import NotFound
     from core.identity import Keyring
@@ -43,7 +43,7 @@ def draft(
         while True:
             with transaction(here.engine) as session:
                 row = requests.get(session, accepted.id, actor)
-                view = requests.view(session, row)
+                view = answers.view(session, row)
             if row.state not in (RequestState.QUEUED, RequestState.DRAFTING) or time.monotonic() > deadline:
                 break
             time.sleep(LOOK_S)

@@ -1,16 +1,24 @@
-"""`valuer ingest`: what is read from the institutions' databases, and what could not be taken."""
+"""`valuer ingest`: what is read from the institutions' databases. Each larger noun has a file of its own and is added here."""
 
-from typing import Annotated, Any
-from uuid import UUID
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from admin import console
+from admin import acceptance, console, lanes, onboard, quarantine, stats, texts
 from core.settings import IngestSettings
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
 app = typer.Typer(no_args_is_help=True, help="The institutions' databases.")
-quarantine = typer.Typer(no_args_is_help=True, help="Rows that could not be taken, with the reason.")
-app.add_typer(quarantine, name="quarantine")
+app.add_typer(quarantine.app, name="quarantine")
+app.command()(onboard.init)
+app.command()(acceptance.doctor)
+app.command()(stats.stats)
+app.command()(lanes.reconcile)
+app.command()(lanes.backfill)
+for command in (texts.duplicates, texts.reclean, texts.terms):
+    app.command()(command)
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]…", help="Institution codes; none: all")]
 
 
@@ -48,73 +56,57 @@ def run(names: Names = None, json: console.Json = False) -> None:
 
 @app.command()
 def status(json: console.Json = False) -> None:
-    """When each institution was last read, how far its clock is off, and why it failed."""
+    """When each institution was last read, how far its clock is off, why it failed, and when duplicates were last looked for."""
     from core.db import transaction
-    from ingest import service
+    from ingest import standing
 
     with console.opened() as here, transaction(here.engine) as session:
-        rows = service.status(session)
-    console.answer(json, {"institutions": rows}, console.table(rows, "There is no institution yet."))
+        rows, searched = standing.status(session), standing.searched(session)
+    console.answer(json, {"institutions": rows, "duplicates": searched}, _page(rows, searched))
 
 
-@app.command()
-def stats(json: console.Json = False) -> None:
-    """What there is to learn from, counted like the paper's Table 1, and what is kept out and why."""
-    from core.db import transaction
-    from ingest import service
+def _page(rows: list[dict[str, Any]], searched: dict[str, Any] | None) -> "RenderableType":
+    from rich.console import Group
+    from rich.text import Text
 
-    with console.opened() as here, transaction(here.engine) as session:
-        rows = service.stats(session)
-    console.answer(json, {"institutions": rows}, console.table(rows, "There is no report yet."))
-
-
-@quarantine.command("list")
-def listed(
-    institution: Annotated[str | None, typer.Option(help="Only this one")] = None,
-    reason: Annotated[str | None, typer.Option(help="Only this reason")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 100,
-    json: console.Json = False,
-) -> None:
-    """What waits, newest first: ids and reasons, never content."""
-    from core.db import transaction
-    from ingest import quarantine as kept
-
-    with console.opened() as here, transaction(here.engine) as session:
-        rows = kept.list_open(session, institution, reason, limit)
-    console.answer(json, {"rows": rows}, console.table(rows, "Nothing is in quarantine."))
+    failing = [row for row in rows if row["failing_since"]]
+    wrong = [
+        Text(f"{row['name']}, since {row['failing_since'][:16]}: {row['message'] or row['failure']}") for row in failing
+    ]
+    table = console.table([_line(row) for row in rows], "There is no institution yet.")
+    return Group(table, Text(""), *wrong, Text(_searched(searched)))
 
 
-@quarantine.command()
-def show(row: Annotated[UUID, typer.Argument(metavar="ID")], json: console.Json = False) -> None:
-    """One row as it came, with its content: for whoever mends the mapping."""
-    from core import audit
-    from core.db import transaction
-    from core.identity import Keyring
-    from ingest import quarantine as kept
-
-    with console.opened() as here, transaction(here.engine) as session:
-        found = kept.show(session, Keyring.load(here.settings.master_key_file), row)
-        audit.record(session, console.person(), "quarantine.shown", f"quarantine:{row}")
-    console.answer(json, found)
+def _searched(run: dict[str, Any] | None) -> str:
+    """The newest search for duplicates in a sentence."""
+    if run is None:
+        return "Duplicates have not been looked for yet."
+    rest = "" if run["ended_at"] else f" of {run['waiting']}; the next search goes on"
+    return (
+        f"Duplicates, last looked for at {run['began_at'][:16]}: {run['examined']} reports{rest}; "
+        f"{run['near']} more are nearly equal to another, {run['exact']} exact duplicates changed."
+    )
 
 
-@quarantine.command()
-def replay(
-    rows: Annotated[list[UUID] | None, typer.Argument(metavar="[ID]…")] = None, json: console.Json = False
-) -> None:
-    """Try rows again with the mappings as they are now; none named: all."""
-    from core import queue
-    from core.identity import Keyring
-    from ingest import mapping
-    from ingest import quarantine as kept
+def _line(row: dict[str, Any]) -> dict[str, Any]:
+    """An institution's standing in few columns; --json has them all."""
+    backfill, reconciled = row["backfill"], row["reconciled"]
+    return {
+        "name": row["name"],
+        "polled": _ago(row["fresh_s"]),
+        "newest": _ago(row["lag_s"]),
+        "reports": row["reports"],
+        "waiting": row["quarantined"],
+        "backfill": f"{backfill['done']}/{backfill['days']} days" if backfill else "",
+        "reconciled": reconciled["at"][:10] if reconciled else "",
+        "failing": "yes" if row["failing_since"] else "",
+    }
 
-    with console.opened() as here:
-        mappings = {
-            code: mapping.load(file) for code, file in mapping.with_source(here.settings.institutions_dir).items()
-        }
-        done = kept.replay(here.engine, Keyring.load(here.settings.master_key_file), mappings, rows or None)
-        queue.configure(here.broker_url)
-        for sign_off in done.sign_offs:
-            queue.ring_score(sign_off)
-    data = {"taken": done.taken, "left": done.left}
-    console.answer(json, data, f"{done.taken} rows taken, {done.left} left.")
+
+def _ago(seconds: float | None) -> str:
+    if seconds is None:
+        return "never"
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{max(seconds, 0):.0f} s ago"

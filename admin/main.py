@@ -10,20 +10,26 @@ import typer
 
 from admin import (
     audit,
+    callbacks,
     check,
     dataset,
     demo,
     doctor,
     draft,
     evaluate,
+    experts,
     ingest,
+    institutions,
     keys,
     models,
+    pool,
+    schedule,
     score,
     status,
     train,
     up,
     users,
+    vocabulary,
 )
 from core.errors import Refused, ValuerError
 
@@ -39,17 +45,24 @@ app = typer.Typer(
 )
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Running it": (demo.demo, up.up, up.down, status.status, up.migrate, doctor.doctor),
-    "Texts": (draft.draft, check.check, score.score, score.rescore),
+    "Texts": (draft.draft, check.check, score.rescore),
 }
 for panel, commands in PANELS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.add_typer(score.app, name="score", rich_help_panel="Texts")
+app.add_typer(vocabulary.app, name="vocabulary", rich_help_panel="Texts")
 app.add_typer(ingest.app, name="ingest", rich_help_panel="Data and models")
+app.add_typer(institutions.app, name="institutions", rich_help_panel="Data and models")
 app.add_typer(dataset.app, name="dataset", rich_help_panel="Data and models")
+train.app.add_typer(schedule.app, name="schedule")
 app.add_typer(train.app, name="train", rich_help_panel="Data and models")
+evaluate.app.command()(pool.pool)
 app.add_typer(evaluate.app, name="evaluate", rich_help_panel="Data and models")
+app.add_typer(experts.app, name="experts", rich_help_panel="Data and models")
 app.add_typer(models.app, name="models", rich_help_panel="Data and models")
 app.add_typer(keys.app, name="keys", rich_help_panel="People and systems")
+app.add_typer(callbacks.app, name="callbacks", rich_help_panel="People and systems")
 app.add_typer(users.app, name="users", rich_help_panel="People and systems")
 app.add_typer(audit.app, name="audit", rich_help_panel="People and systems")
 

@@ -14,12 +14,12 @@ import sqlalchemy as sa
 from sqlmodel import col, select
 
 from clinical.score import SCORER_VERSION
-from core import db, embedded, registry, requests
+from core import db, embedded, registry, sign_offs
 from core.errors import Broken
 from core.settings import WorklistSettings
 from core.states import RequestState
 from core.tables import DraftRequest, Quarantine, Report, ScoreRow, SignOff
-from ingest import service
+from ingest import standing as reading
 from sandbox import generator, hospitals
 from sandbox.facts import PretendReport
 from worklist import access
@@ -147,7 +147,7 @@ class Rounds:
             newest = (
                 select(SignOff.request_id, ScoreRow.r1, ScoreRow.r2, ScoreRow.rl)
                 .join(ScoreRow, col(ScoreRow.sign_off_id) == col(SignOff.id))
-                .where(col(SignOff.request_id).in_(self._asked), ScoreRow.scorer == SCORER_VERSION)
+                .where(col(SignOff.request_id).in_(self._asked), col(ScoreRow.scorer).startswith(SCORER_VERSION))
                 .distinct(col(SignOff.request_id))
                 .order_by(col(SignOff.request_id), col(SignOff.version).desc())
             )
@@ -177,7 +177,7 @@ class Rounds:
 
     def _ingested(self) -> bool:
         with db.transaction(self._engine) as session:
-            standing = [each for each in service.status(session) if each["sandbox"]]
+            standing = [each for each in reading.status(session) if each["sandbox"]]
         failed = [f"{each['name']}: {each['failure']}" for each in standing if each["failure"]]
         if failed:
             raise Broken(f"Ingest failed: {', '.join(failed)}.")
@@ -260,7 +260,7 @@ class Rounds:
 
     def _scored(self) -> bool:
         with db.transaction(self._engine) as session:
-            return not requests.unscored(session, SCORER_VERSION, limit=1)
+            return not sign_offs.unscored(session, f"{SCORER_VERSION}%", limit=1)
 
     def _as(self, who: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._secrets[who]}"}

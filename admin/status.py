@@ -51,8 +51,9 @@ def _processes(session: "Session", settings: Settings, servers: Any) -> list[dic
     from core.daemon import is_alive
 
     here = gethostname()
+    deaf = {each.name for each in processes.deaf(session)}
     found = [
-        {"name": each.kind, "state": each.state, "pid": each.pid}
+        {"name": each.kind, "state": "consumes nothing" if each.name in deaf else each.state, "pid": each.pid}
         for each in processes.alive(session)
         if each.host != here or is_alive(each.pid)  # what was killed is still heard of for some seconds
     ]
@@ -93,10 +94,10 @@ def _model(session: "Session") -> dict[str, str | None]:
 def _institutions(session: "Session") -> list[dict[str, Any]]:
     """`stage` is live where a model may draft for the institution, else collect."""
     from core import registry
-    from ingest import service
+    from ingest import standing
 
     rows = []
-    for each in service.status(session):
+    for each in standing.status(session):
         active = registry.active(session, each["name"])
         live = active is not None and (each["sandbox"] or not active.sandbox_only)
         rows.append({"name": each["name"], "stage": "live" if live else "collect", "fresh_s": each["fresh_s"]})

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clinical.facts import Fact, Reading
-from clinical.lexicon import related, same_finding, sign_of
+from clinical.lexicon import related, rivals, same_finding, sign_of
 
 
 def same_place(one: Fact, other: Fact) -> bool:
@@ -20,11 +20,15 @@ def same_place(one: Fact, other: Fact) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class FactScore:
-    """Precision, recall and F1 over facts; None where a side has none. `changes` names the kinds of difference."""
+    """Precision, recall and F1 over facts; None where a side has none. `changes` names the kinds of difference.
+
+    `weighted_f1` counts each fact 1 + its severity times, so that a sign weighs 1 and what must not be missed 5.
+    """
 
     precision: float | None
     recall: float | None
     f1: float | None
+    weighted_f1: float | None
     changes: tuple[str, ...]
 
 
@@ -77,41 +81,84 @@ def fact_score(draft: Reading, signed: Reading) -> FactScore:
         {key: len(group) for key, group in mine.items()},
         {key: len(group) for key, group in theirs.items()},
     )
-    matched: list[tuple[Fact, Fact]] = []
-    total = 0.0
+    changes: set[str] = set()
+    agreed = agreed_mine = agreed_theirs = 0.0
     for value, _, _, left, right in pairs:
         times = min(rest_mine[left], rest_theirs[right])
         if value > 0 and times:
             rest_mine[left] -= times
             rest_theirs[right] -= times
-            total += value * times
-            matched.append((mine[left][0], theirs[right][0]))
-    changes: set[str] = set()
-    for one, other in matched:
-        changes.update(_differences(one, other))
-    missing = [theirs[key][0] for key, left in rest_theirs.items() if left]
+            one, other = mine[left][0], theirs[right][0]
+            agreed += value * times
+            agreed_mine += value * times * _weight(one)
+            agreed_theirs += value * times * _weight(other)
+            changes |= _differences(one, other)
     extra = [mine[key][0] for key, left in rest_mine.items() if left]
-    for fact in list(extra):
-        opposite = [f for f in missing if f.polarity != fact.polarity and same_place(f, fact)]
-        flipped = next((f for f in opposite if sign_of(f.lesion, fact.lesion) or sign_of(fact.lesion, f.lesion)), None)
-        if flipped is not None:
-            changes.add("polarity")
-            extra.remove(fact)
-            missing.remove(flipped)
+    missing = [theirs[key][0] for key, left in rest_theirs.items() if left]
+    changes |= _unmatched(extra, missing)
+    facts_mine = [fact for group in mine.values() for fact in group]
+    facts_theirs = [fact for group in theirs.values() for fact in group]
+    precision, recall, f1 = _rates(agreed, len(facts_mine), agreed, len(facts_theirs))
+    weighted = _rates(agreed_mine, sum(map(_weight, facts_mine)), agreed_theirs, sum(map(_weight, facts_theirs)))
+    return FactScore(precision, recall, f1, weighted[2], tuple(sorted(changes)))
+
+
+def _weight(fact: Fact) -> int:
+    return 1 + fact.severity
+
+
+def _rates(
+    agreed_mine: float, stated: int, agreed_theirs: float, wanted: int
+) -> tuple[float | None, float | None, float | None]:
+    precision = agreed_mine / stated if stated else None
+    recall = agreed_theirs / wanted if wanted else None
+    if recall is None:
+        return precision, None, None
+    return precision, recall, 2 * precision * recall / (precision + recall) if precision and recall else 0.0
+
+
+def _unmatched(extra: list[Fact], missing: list[Fact]) -> set[str]:
+    """What the facts are about that found no partner: one that turned into its opposite, one that moved, or one that came or went."""
+    changes: set[str] = set()
+    for kind, is_partner in (("polarity", _is_opposite), ("side", _is_mirrored), ("level", _has_moved)):
+        for fact in list(extra):
+            partner = next((other for other in missing if is_partner(fact, other)), None)
+            if partner is not None:
+                changes.add(kind)
+                extra.remove(fact)
+                missing.remove(partner)
     if missing:
         changes.add("added_finding")
     if extra:
         changes.add("removed_finding")
-    stated, wanted = sum(map(len, mine.values())), sum(map(len, theirs.values()))
-    precision = total / stated if stated else None
-    recall = total / wanted if wanted else None
-    if recall is None:
-        f1 = None
-    elif not precision or not recall:
-        f1 = 0.0
-    else:
-        f1 = 2 * precision * recall / (precision + recall)
-    return FactScore(precision, recall, f1, tuple(sorted(changes)))
+    return changes
+
+
+def _is_opposite(mine: Fact, theirs: Fact) -> bool:
+    same = sign_of(mine.lesion, theirs.lesion) or sign_of(theirs.lesion, mine.lesion)
+    return same and mine.polarity != theirs.polarity and same_place(mine, theirs)
+
+
+def _is_mirrored(mine: Fact, theirs: Fact) -> bool:
+    """The same finding in the lobe of the other side: 甲状腺左叶 for 甲状腺右叶."""
+    return (
+        mine.levels == theirs.levels
+        and _has_moved(mine, theirs)
+        and any(
+            _unsided(a.path) == _unsided(b.path) and rivals(a.path, b.path) for a in mine.places for b in theirs.places
+        )
+    )
+
+
+def _unsided(path: str) -> str:
+    return path.replace("left", "right")
+
+
+def _has_moved(mine: Fact, theirs: Fact) -> bool:
+    """The same finding in another lobe, segment or vertebra."""
+    if mine.polarity != theirs.polarity or not same_finding(mine.lesion, theirs.lesion):
+        return False
+    return any(rivals(a.path, b.path) for a in mine.places for b in theirs.places)
 
 
 def _differences(mine: Fact, theirs: Fact) -> set[str]:

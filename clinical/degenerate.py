@@ -1,7 +1,7 @@
 """Drafts that are no impression at all: empty, looping, cut off, echoing the prompt, in the wrong language, naming people.
 
 These rules look at the draft only (the findings merely excuse what was copied from them); each hit withholds the draft.
-Whether a proper impression is faithful to its findings is `clinical.faithful`.
+Whether a proper impression is faithful to its findings is for `clinical.rules`.
 """
 
 from __future__ import annotations
@@ -181,6 +181,9 @@ _TERMINAL = re.compile(r"[。;.!?)\]】\"'…]\s*$")
 _DANGLING = re.compile(
     r"(?:[、/×(\[【{<:]|[及伴和与并或]|(?<!大)约|大小约?为?|直径约?为?|其中|位于|以及|合并|(?:^|[\n;。])\s*\d{1,2}[、.)]|(?:约|×|大小|直径)\d+\.)\s*$"
 )
+_DANGLING_VERB = re.compile(
+    r"[,:;\n](?:首先)?(?:考虑|倾向于?|疑似?|怀疑|可疑|拟诊?|提示|建议|请|符合|可见|见|大小|范围)\s*$"
+)
 _DANGLING_COMMA = re.compile(r"[,-]\s*$")
 _NUMBER_AT_END = re.compile(r"(?:约|大小|直径|长径|短径|厚|宽|深|×)\s*为?\s*\d+(?:\.\d+)?\s*$")
 _OPEN = {"(": ")", "[": "]", "【": "】", "{": "}", "《": "》"}
@@ -195,7 +198,7 @@ def truncation(context: Context) -> Iterator[Issue]:
     if finish == "length" and not _TERMINAL.search(text):
         yield _withheld(context, "truncation.length", start=max(0, len(text) - 8))
         return
-    dangling = _DANGLING.search(text) or _NUMBER_AT_END.search(text)
+    dangling = _DANGLING.search(text) or _NUMBER_AT_END.search(text) or _DANGLING_VERB.search(text)
     if dangling is None and finish is not None:
         dangling = _DANGLING_COMMA.search(text)
     if dangling is not None:

@@ -1,18 +1,22 @@
 """What one text states: which finding, where, on which side and level, how large, how many, how sure, present or absent.
 
 Dictionaries and scope rules, no model. A statement nobody wrote a term for yields no fact; `coverage` says how often that
-happens. Comparing two texts is `clinical.faithful`.
+happens. Comparing two texts is `clinical.checks`.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from functools import cached_property
 
+from clinical.cues import SENTENCE, only_advice
 from clinical.frames import BOTH, Fact, Place, Statement
+from clinical.levels import Level, levels
 from clinical.mapped import Mapped
-from clinical.measures import Grade, Level, Measure, grades, levels, lowered, masked, measures
-from clinical.scanner import SENTENCE, Scanner, only_advice
+from clinical.measures import Grade, Measure, grades, lowered, masked, measures
+from clinical.scanner import Scanner
 from clinical.text import normalise
+from clinical.tokens import Token, tokens
 
 __all__ = ["BOTH", "Fact", "Place", "Reading", "Statement", "facts"]
 
@@ -28,6 +32,7 @@ class Reading:
         self.language = language
         self.mapped: Mapped = normalise(raw)
         self.text: str = self.mapped.text
+        self.chinese = language.startswith("zh")
 
     def span(self, start: int, end: int) -> tuple[int, int]:
         return self.mapped.span(start, end)
@@ -57,6 +62,10 @@ class Reading:
         return list(grades(self.lower))
 
     @cached_property
+    def tokens(self) -> list[Token]:
+        return tokens(self)
+
+    @cached_property
     def statements(self) -> tuple[Statement, ...]:
         found: list[Statement] = []
         at = 0
@@ -65,12 +74,28 @@ class Reading:
             body = self.text[at:end]
             start = at + len(body) - len(body.lstrip())
             body = body.strip()
-            if body:
+            if any(map(str.isalpha, body)):  # `1.` before an English item ends no sentence
                 found.append(
                     Statement(start, start + len(body), body, only_advice(self.masked[start : start + len(body)]))
                 )
             at = end if match is None else match.end()
         return tuple(found)
+
+    @cached_property
+    def _statement_starts(self) -> list[int]:
+        return [self.span(one.start, one.end)[0] for one in self.statements]
+
+    def statement_at(self, position: int) -> int:
+        """The number (from 1) of the statement in which a position of the text as given lies; 0 before the first."""
+        return bisect_right(self._statement_starts, position)
+
+    def sentence_around(self, span: tuple[int, int]) -> tuple[int, int]:
+        """The sentence, as a span of the text as given, in which a span of it lies; a semicolon ends one too."""
+        for statement in self.statements:
+            start, end = self.span(statement.start, statement.end)
+            if start <= span[0] < end:
+                return start, end
+        return span
 
     @cached_property
     def _read(self) -> tuple[list[Fact], list[tuple[Place, bool]]]:
@@ -86,22 +111,16 @@ class Reading:
         return self._read[1]
 
     @cached_property
-    def regions(self) -> frozenset[str]:
-        return frozenset(place.path.split("/")[0] for place, _ in self.places)
+    def understood(self) -> list[tuple[Statement, bool]]:
+        """Each statement that is no advice, and whether it yields at least one fact or normal structure."""
+        read = {self.statement_at(fact.span[0]) for fact in self.facts}
+        read |= {self.statement_at(self.span(p.start, p.end)[0]) for p, normal in self.places if normal}
+        return [(one, number in read) for number, one in enumerate(self.statements, 1) if not one.advice]
 
-    @cached_property
+    @property
     def coverage(self) -> float:
-        """Share of the statements that are no advice and yield at least one fact or normal structure; 1 for none."""
-        core = [s for s in self.statements if not s.advice]
-        if not core:
-            return 1.0
-        spots = [fact.span[0] for fact in self.facts] + [
-            self.span(p.start, p.end)[0] for p, normal in self.places if normal
-        ]
-        read = sum(
-            any(self.span(s.start, s.end)[0] <= spot < self.span(s.start, s.end)[1] for spot in spots) for s in core
-        )
-        return read / len(core)
+        """Share of the statements that were understood; 1 for none."""
+        return sum(read for _, read in self.understood) / len(self.understood) if self.understood else 1.0
 
 
 def facts(text: str, *, language: str = "zh-Hans") -> tuple[Fact, ...]:

@@ -36,6 +36,7 @@ class Fact:
     advice: bool
     span: tuple[int, int]
     clause: tuple[int, int]
+    rest: bool = False  # 余椎间盘未见突出: of what has not been named
     emphasis: bool = False  # 以右肺为著, 其中最大者位于右肺中叶: where a finding named before is worst
 
     @property
@@ -49,6 +50,11 @@ class Fact:
     @property
     def severity(self) -> int:
         return lesions()[self.lesion].severity
+
+    @property
+    def name(self) -> str:
+        """The finding's first name in the vocabulary."""
+        return lesions()[self.lesion].name
 
 
 @dataclass(frozen=True, slots=True)

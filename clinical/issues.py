@@ -1,12 +1,14 @@
 """What a check says: kinds, severities, one issue, and the pair of texts it is about.
 
-Values only; the rules are in `clinical.degenerate` and `clinical.faithful`, the entry point in `clinical.checks`.
+Values only; the rules are in `clinical.degenerate` and `clinical.rules`, the entry point in `clinical.checks`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+from clinical.department import SHIPPED, Words
 
 
 class Kind(StrEnum):
@@ -68,7 +70,7 @@ class Pair:
     """Findings and the impression drawn from them, with what is known about the examination.
 
     `finish` is how generation ended (stop, length, stopped), None for a text that a person wrote; `prompt` is the
-    instruction the model was given, to recognise its echo; `known` are identifiers of the record.
+    instruction the model was given, to recognise its echo; `known` are identifiers of the record; `words` are the department's own.
     """
 
     findings: str
@@ -81,3 +83,4 @@ class Pair:
     finish: str | None = None
     prompt: str | None = None
     known: tuple[str, ...] = ()
+    words: Words = SHIPPED

@@ -1,24 +1,28 @@
-"""The vocabulary files, loaded once when first needed, and longest-match search in them.
+"""The vocabulary files, loaded once when first needed.
 
-Vocabulary is data: a department extends the files in `clinical/vocabulary` without touching code. Nothing here interprets
-a match; that is `clinical.facts`.
+Vocabulary is data: a department adds rows of its own without touching code (`clinical.department`). Nothing here interprets a match;
+that is `clinical.facts`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from typing import Generic, TypeVar
 
-Value = TypeVar("Value")
+from clinical.department import own_rows, per_department
+from clinical.measures import masked
+from clinical.terms import Gaps, Terms
 
 CHECK_FILES = (
-    "anatomy.tsv", "critical.tsv", "lesions.tsv", "latin_words.txt", "simplified_only.txt", "traditional.tsv",
+    "anatomy.tsv", "critical.tsv", "lesions.tsv", "latin_words.txt", "simplified_only.txt", "surnames.txt", "traditional.tsv",
 )  # fmt: skip
+
+
+OWN_FILES = ("anatomy.tsv", "lesions.tsv", "critical.tsv", "equivalents.tsv")
+"""What a department may add to; `equivalents.tsv` ships empty."""
 
 
 def _read(name: str) -> str:
@@ -26,10 +30,12 @@ def _read(name: str) -> str:
 
 
 def rows(name: str) -> Iterator[list[str]]:
-    """The tab-separated rows of a vocabulary file, comments (#) and blank lines left out."""
+    """The tab-separated rows of a vocabulary file, comments (#) and blank lines left out, then those of the department."""
     for line in _read(name).splitlines():
         if line.strip() and not line.startswith("#"):
             yield line.split("\t")
+    for row in own_rows(name):
+        yield list(row)
 
 
 def digest(*names: str) -> str:
@@ -56,53 +62,6 @@ def simplified_only() -> frozenset[str]:
 def latin_words() -> frozenset[str]:
     """Lower-case Latin words that a Chinese report may hold: eponyms, scores, sequence names."""
     return frozenset(word.lower() for row in rows("latin_words.txt") for word in row[0].split())
-
-
-def _whole_word(text: str, start: int, end: int) -> bool:
-    """An alphabetic term is no piece of a longer word: `ca` is not found in `rca`."""
-    if (
-        text[start] < "\u0250"
-        and start > 0
-        and text[start].isalpha()
-        and text[start - 1] < "\u0250"
-        and text[start - 1].isalpha()
-    ):
-        return False
-    last = text[end - 1]
-    return not (last < "\u0250" and last.isalnum() and end < len(text) and text[end] < "\u0250" and text[end].isalnum())
-
-
-class Terms(Generic[Value]):
-    """Terms of a vocabulary, found in a text from left to right, the longest one first, never overlapping."""
-
-    def __init__(self, terms: Mapping[str, Value]) -> None:
-        self._terms = dict(terms)
-        lengths: dict[str, set[int]] = {}
-        for term in self._terms:
-            lengths.setdefault(term[0], set()).add(len(term))
-        self._lengths = {first: tuple(sorted(each, reverse=True)) for first, each in lengths.items()}
-
-    def __len__(self) -> int:
-        return len(self._terms)
-
-    def __contains__(self, term: str) -> bool:
-        return term in self._terms
-
-    def find(self, text: str) -> list[tuple[int, int, Value]]:
-        """(start, end, value) of each term in `text`, in order."""
-        found: list[tuple[int, int, Value]] = []
-        terms, lengths = self._terms, self._lengths
-        at, end = 0, len(text)
-        while at < end:
-            for length in lengths.get(text[at], ()):
-                value = terms.get(text[at : at + length])
-                if value is not None and at + length <= end and _whole_word(text, at, at + length):
-                    found.append((at, at + length, value))
-                    at += length
-                    break
-            else:
-                at += 1
-        return found
 
 
 # --- structures and findings -------------------------------------------------------------------------------------------
@@ -139,27 +98,39 @@ class Critical:
     id: str
     name: str
     evidence: tuple[tuple[str, str], ...]  # (lesion id, structure path or "")
-    cover: frozenset[str]
+    cover: tuple[tuple[str, str], ...]  # likewise
     excuses: tuple[str, ...]  # words in the same clause that make it old, treated or absent
+    elsewhere: tuple[str, ...]  # structures at which the same words mean something else
+
+    def with_more(self, more: Critical) -> Critical:
+        """The same entry with what a department's row of its id adds."""
+        return Critical(
+            self.id,
+            self.name,
+            self.evidence + more.evidence,
+            self.cover + more.cover,
+            self.excuses + more.excuses,
+            self.elsewhere + more.elsewhere,
+        )
 
 
 NOT_A_STRUCTURE = "-"
 
 
-@cache
+@per_department
 def structures() -> Mapping[str, Structure]:
     """Path to structure."""
     found: dict[str, Structure] = {}
     for row in rows("anatomy.tsv"):
         path, flags = row[0], row[1] if len(row) > 1 else ""
-        if "~" in path or path == NOT_A_STRUCTURE:
-            continue
+        if "~" in path or path == NOT_A_STRUCTURE or path in found:
+            continue  # a department adds words to a structure, and changes none
         sex = "F" if "F" in flags else "M" if "M" in flags else None
         found[path] = Structure(path, "p" in flags, "l" in flags, "m" in flags, sex, row[2].split("|")[0])
     return found
 
 
-@cache
+@per_department
 def structure_terms() -> Terms[str]:
     """Lower-case term to path; `-` for words that only look like a structure."""
     terms: dict[str, str] = {}
@@ -170,7 +141,7 @@ def structure_terms() -> Terms[str]:
     return Terms(terms)
 
 
-@cache
+@per_department
 def _neighbours() -> frozenset[tuple[str, str]]:
     pairs = [tuple(row[0].split("~")) for row in rows("anatomy.tsv") if "~" in row[0]]
     return frozenset((a, b) for pair in pairs for a, b in (pair, pair[::-1]))
@@ -182,15 +153,23 @@ def inside(path: str, other: str) -> bool:
     return path == other or path.startswith(other + "/")
 
 
-@cache
+@per_department
 def related(path: str, other: str) -> bool:
     """Whether two names may mean the same place: one inside the other, or neighbours that reports use for each other."""
     if inside(path, other) or inside(other, path):
         return True
-    return any((inside(path, a) and inside(other, b)) for a, b in _neighbours())
+    near = _neighbours()
+    return any((a, b) in near for a in _upwards(path) for b in _upwards(other))
 
 
 @cache
+def _upwards(path: str) -> tuple[str, ...]:
+    """The structure and everything that it lies in."""
+    parts = path.split("/")
+    return tuple("/".join(parts[: n + 1]) for n in range(len(parts)))
+
+
+@per_department
 def rivals(path: str, other: str) -> bool:
     """Whether two structures are siblings that exclude each other, as two lobes of one lung do."""
     known = structures()
@@ -203,87 +182,97 @@ def rivals(path: str, other: str) -> bool:
 
 
 def _exclusive_part(path: str) -> list[str]:
-    parts = path.split("/")
-    chain = ["/".join(parts[: n + 1]) for n in range(len(parts))]
-    return [each for each in chain if each in structures() and structures()[each].exclusive]
+    return [each for each in _upwards(path) if each in structures() and structures()[each].exclusive]
 
 
-@cache
+@per_department
 def lesions() -> Mapping[str, Lesion]:
     """Id to finding."""
     found: dict[str, Lesion] = {}
     for row in rows("lesions.tsv"):
+        if row[0] in found:
+            known = found[row[0]]
+            found[row[0]] = replace(known, signs=known.signs | frozenset(row[3].split()))
+            continue
         name = row[4].split("|")[0]
         place = row[2].lstrip("!") or None
         found[row[0]] = Lesion(row[0], int(row[1]), place, row[2].startswith("!"), frozenset(row[3].split()), name)
     return found
 
 
-@cache
+@per_department
 def lesion_terms() -> Terms[str]:
     """Lower-case term to id of the finding; a term in two rows belongs to the later one."""
     terms: dict[str, str] = {}
     for row in rows("lesions.tsv"):
         for cell in row[4:]:
-            terms.update((term.strip(), row[0]) for term in cell.split("|") if term.strip() and "*" not in term)
+            # 长t2信号: the text in which terms are looked for has the names of sequences blanked out
+            terms.update((masked(term.strip()), row[0]) for term in cell.split("|") if term.strip() and "*" not in term)
+    for one, other in own_rows("equivalents.tsv"):
+        for new, known in ((one, other), (other, one)):
+            if new not in terms and known in terms:
+                terms[new] = terms[known]
     return Terms(terms)
 
 
-@cache
-def lesion_gaps() -> tuple[re.Pattern[str], tuple[str, ...]]:
-    """The terms with a gap (`密度*减低`) as one pattern, and the finding that each of its groups stands for."""
-    parts: list[str] = []
-    ids: list[str] = []
-    for row in rows("lesions.tsv"):
-        for term in row[4].split("|"):
-            if "*" in term:
-                gap = r"(?:(?![,、。;未无不])[^\s\x00]){0,6}?"
-                parts.append("(" + gap.join(re.escape(piece) for piece in term.split("*")) + ")")
-                ids.append(row[0])
-    return re.compile("|".join(parts)), tuple(ids)
+@per_department
+def lesion_gaps() -> Gaps:
+    """The terms with a gap, and the finding that each of them stands for."""
+    terms = ((masked(term.strip()), row[0]) for row in rows("lesions.tsv") for term in row[4].split("|"))
+    return Gaps({term: lesion for term, lesion in terms if "*" in term})
 
 
-@cache
+@per_department
 def _signs(lesion: str) -> frozenset[str]:
-    """The finding itself and everything it may be called after, to any depth."""
+    """The finding itself, what it may be called after, and what that may be called after; further steps mean little."""
     known = lesions()
-    seen: set[str] = set()
-    todo = [lesion]
-    while todo:
-        each = todo.pop()
-        if each not in seen:
-            seen.add(each)
-            todo.extend(known[each].signs if each in known else ())
-    return frozenset(seen)
+    first = known[lesion].signs
+    return frozenset({lesion}).union(first, *(known[each].signs for each in first if each in known))
 
 
-@cache
+@per_department
 def same_finding(one: str, other: str) -> bool:
-    """Whether two findings can be the same thing: equal, one a sign of the other, or both names of a common sign."""
-    if one == other:
+    """Whether two findings can be the same thing: equal, one a sign of the other, or words that the department takes for the same."""
+    if one == other or (one, other) in _equal():
         return True
     return other in lesions()[one].signs or one in lesions()[other].signs
 
 
-@cache
+@per_department
 def sign_of(sign: str, lesion: str) -> bool:
-    """Whether a finding may rest on a sign, over any number of steps (a mass on a nodule on a rounded opacity)."""
-    return sign in _signs(lesion)
+    """Whether a finding may rest on a sign, over two steps (a mass on a nodule on a rounded opacity)."""
+    return sign in _signs(lesion) or (sign, lesion) in _equal()
 
 
-@cache
+@per_department
+def kinship(sign: str, lesion: str) -> int:
+    """How near what was seen is to what it is called: 3 the same · 2 one a sign of the other · 1 over two steps, either way · 0 strangers."""
+    if sign == lesion or (sign, lesion) in _equal():
+        return 3
+    if same_finding(sign, lesion):
+        return 2
+    return 1 if sign_of(sign, lesion) or sign_of(lesion, sign) else 0
+
+
+@per_department
+def _equal() -> frozenset[tuple[str, str]]:
+    """Pairs of findings that the department writes for each other, in both orders."""
+    terms = lesion_terms()
+    pairs = [(terms.get(one), terms.get(other)) for one, other in own_rows("equivalents.tsv")]
+    return frozenset((a, b) for one, other in pairs if one and other for a, b in ((one, other), (other, one)))
+
+
+@per_department
 def criticals() -> tuple[Critical, ...]:
     """The list of critical findings (危急值)."""
-    found = []
+    found: dict[str, Critical] = {}
     for row in rows("critical.tsv"):
-        evidence = tuple((a, b) for a, _, b in (item.partition("@") for item in row[2].split()))
-        found.append(
-            Critical(
-                row[0],
-                row[1],
-                evidence,
-                frozenset(row[3].split()),
-                tuple(row[4].split("|")) if len(row) > 4 and row[4] else (),
-            )
+        evidence, cover = (
+            tuple((a, b) for a, _, b in (item.partition("@") for item in cell.split())) for cell in row[2:4]
         )
-    return tuple(found)
+        excuses = tuple(row[4].split("|")) if len(row) > 4 and row[4] else ()
+        elsewhere = tuple(row[5].split()) if len(row) > 5 else ()
+        entry = Critical(row[0], row[1], evidence, cover, excuses, elsewhere)
+        known = found.get(entry.id)
+        found[entry.id] = entry if known is None else known.with_more(entry)
+    return tuple(found.values())

@@ -6,16 +6,19 @@ in the original. Does not decide what to change: that is `clinical.text` and `cl
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """`offsets[i]` is the index in the raw text of `text[i]`; the last entry is the raw length, so `len(text) + 1` in all."""
+    """`offsets[i]` is the index in the raw text of `text[i]`; the last entry is the raw length, so `len(text) + 1` in all.
+
+    A text that nothing was done to has a `range` for its offsets, which costs nothing to make.
+    """
 
     text: str
-    offsets: tuple[int, ...]
+    offsets: Sequence[int]
 
     def span(self, start: int, end: int) -> tuple[int, int]:
         """The half-open span of the raw text that `text[start:end]` came from, in code points; clamped to the text."""
@@ -27,11 +30,15 @@ class Mapped:
 
     def then(self, later: Mapped) -> Mapped:
         """`later` was made from our text: the same text, with offsets into our raw text."""
+        if isinstance(self.offsets, range):
+            return later
+        if isinstance(later.offsets, range):
+            return self
         return Mapped(later.text, tuple(self.offsets[i] for i in later.offsets))
 
 
 def identity(raw: str) -> Mapped:
-    return Mapped(raw, tuple(range(len(raw) + 1)))
+    return Mapped(raw, range(len(raw) + 1))
 
 
 def replaced(raw: str, edits: Iterable[tuple[int, int, str]]) -> Mapped:

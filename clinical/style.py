@@ -5,13 +5,11 @@ levels, punctuation width, closing advice, script. What was formatted is read ba
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Any
 
-import opencc
-
+from clinical.script import in_script
 from clinical.unify import unify
 
 _HAN = "一二三四五六七八九十"
@@ -69,16 +67,15 @@ class Style:
 
     def apply(self, text: str, language: str = "zh-Hans") -> str:
         """`text` as the house writes it. Where reading it back would not give the same items, `text` is returned in the house's script only."""
-        script = _script(language)
         if not language.startswith("zh"):
             return text
         if self == Style():
-            return script(text)
+            return in_script(text, language)
         items, advice = _parts(text)
         if not items:
-            return script(text)
-        shown = script(self._written(items, advice))
-        return shown if _said(_parts(unify(shown))[0]) == _said(items) else script(text)
+            return in_script(text, language)
+        shown = in_script(self._written(items, advice), language)
+        return shown if _said(_parts(unify(shown))[0]) == _said(items) else in_script(text, language)
 
     def _written(self, items: list[str], advice: str) -> str:
         numbering = self.numbering if self.numbering is not None else "{n}、"
@@ -113,19 +110,6 @@ class Style:
             latin_lower=_LATIN[other] if other else "",
             latin_full=_LATIN[other or region],
         )
-
-
-@cache
-def _converter() -> opencc.OpenCC:
-    return opencc.OpenCC("s2tw")
-
-
-def _script(language: str) -> Callable[[str], str]:
-    """What turns simplified text into the language's script."""
-    tag = language.lower()
-    if tag.startswith(("zh-hant", "zh-tw", "zh-hk", "zh-mo")):
-        return lambda text: str(_converter().convert(text))
-    return lambda text: text
 
 
 def _parts(text: str) -> tuple[list[str], str]:

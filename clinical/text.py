@@ -10,13 +10,15 @@ import hashlib
 import html
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from clinical.deidentify import HEADER_LINE, deidentify
+from clinical.deidentify import deidentify, is_header_line
 from clinical.lexicon import traditional
 from clinical.mapped import Mapped, identity, replaced
+from clinical.together import Together
 
 __all__ = [
     "Mapped",
@@ -24,11 +26,14 @@ __all__ = [
     "Sections",
     "Span",
     "clean",
+    "comparable",
     "deidentify",
     "findings_hash",
+    "findings_hashes",
     "normalise",
     "sentences",
     "split_sections",
+    "untidy",
 ]
 
 # NFKC would turn these into plain digits and letters: ² into 2, Ⅰ into I, ① into 1, and a size or grade would change.
@@ -52,11 +57,20 @@ _TAG = re.compile(
 _BREAKING_TAG = re.compile(r"<(?:br|/p|/div|/li|/tr|/h[1-6]|hr)\b", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,6}|#[xX][0-9a-fA-F]{1,5}|[a-zA-Z][a-zA-Z0-9]{1,8});")
 _MARKUP_ROUNDS = 4  # escaped twice by two systems in a row has been seen; more is an attack, and then it stays as text
-_INVISIBLE = re.compile(
-    "\r\n?|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]"
-    "|[\t\u00a0\u2000-\u200a\u202f\u205f\u3000]"
+_NEVER_SEEN = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff"
+_BLANKS = "\t\u00a0\u2000-\u200a\u202f\u205f\u3000"
+_INVISIBLE = re.compile(f"\r\n?|[{_NEVER_SEEN}]|[{_BLANKS}]")
+_ODD = re.compile(f"[<&\r{_NEVER_SEEN}{_BLANKS}]")
+"""Without one of these a text holds neither markup nor anything invisible."""
+_RULES = "_=*-—─"
+_RULE_LINE = re.compile(f"^[ {re.escape(_RULES)}]{{4,}}$")
+_UNTIDY = re.compile(
+    f"[<&\r{_NEVER_SEEN}{_BLANKS}\u1680 \n{re.escape(_RULES)}]"
+    f"(?:(?<=[<&\r{_NEVER_SEEN}{_BLANKS}\u1680])|(?<=\n[ \n])|(?<= )(?=\n)|(?<=\n.)(?=[ {re.escape(_RULES)}]{{3}}))"
 )
-_RULE_LINE = re.compile(r"^[ _=*\-—─]{4,}$")
+"""What `clean` may change, header lines left out, where each text stands between line ends: markup and what is invisible, blanks around a line, an
+empty line, the beginning of a rule."""
+_LINE_LIKE_A_HEADER = re.compile(r"\n[^:：\n]{1,24}+[:：](?<![示见見列象][:：])")
 
 
 class Span(NamedTuple):
@@ -149,6 +163,9 @@ class _Unspaced(dict[int, str]):
 
 
 _UNSPACED = _Unspaced()
+_COMMON_FOLDS = (("，", ","), ("；", ";"), ("：", ":"), ("（", "("), ("）", ")"), ("\n", ""), (" ", ""))
+"""What nearly every report holds; with these out of the way most need no look at their single characters."""
+_UNSPACED_TIMES = re.compile(r"[xX*](?<=[\dm米].)(?=[\d约])")
 
 
 def normalise(raw: str) -> Mapped:
@@ -162,11 +179,48 @@ def normalise(raw: str) -> Mapped:
     return _folded(raw)
 
 
+@cache
+def _changing() -> re.Pattern[str]:
+    """Any character that the matching copy without blanks drops or changes; made when first needed, since it asks `_fold` of every one."""
+    changed = [code for code in range(0x10000) if (folded := _fold(chr(code))) != chr(code) or folded.isspace()]
+    return re.compile(f"[{''.join(re.escape(chr(code)) for code in changed)}\U00010000-\U0010ffff]")
+
+
+def comparable(text: str) -> str:
+    """The matching copy without blanks, as plain text: what makes two findings the same."""
+    plain = _without_markup(text).text if "<" in text or "&" in text else text
+    for common, folded in _COMMON_FOLDS:
+        plain = plain.replace(common, folded)
+    if _changing().search(plain) is not None:
+        plain = plain.translate(_UNSPACED)
+    if "x" in plain or "X" in plain or "*" in plain:
+        plain = _UNSPACED_TIMES.sub("×", plain)
+    return plain
+
+
 def findings_hash(text: str) -> str:
     """SHA-256 in hex of the normalised findings without blanks: the same text in another width has the same hash."""
-    raw = _without_markup(text).text if "<" in text or "&" in text else text
-    plain = _TIMES.sub(r"\1×", raw.translate(_UNSPACED))
-    return hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(comparable(text).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@cache
+def _irregular() -> re.Pattern[str]:
+    """What needs a look of its own once the common folds are done: anything that changes, and markup."""
+    return re.compile(f"[<&{_changing().pattern[1:]}")
+
+
+def findings_hashes(texts: Sequence[str]) -> list[str]:
+    """The `findings_hash` of each of many texts; what nearly every one holds is folded in all of them at once."""
+    joined = "\0".join(texts)
+    if joined.count("\0") >= len(texts):
+        return [findings_hash(text) for text in texts]
+    for common, folded in _COMMON_FOLDS:
+        joined = joined.replace(common, folded)
+    search = _irregular().search
+    return [
+        hashlib.sha256(plain.encode()).hexdigest() if search(plain) is None else findings_hash(text)
+        for plain, text in zip(_UNSPACED_TIMES.sub("×", joined).split("\0"), texts, strict=True)
+    ]
 
 
 # --- the model's copy --------------------------------------------------------------------------------------------------
@@ -196,6 +250,8 @@ def clean(raw: str) -> Mapped:
 
     The wording, the script and the punctuation stay as they are.
     """
+    if _ODD.search(raw) is None:
+        return _without_noise_lines(raw)
     mapped = _without_markup(raw)
     edits: list[tuple[int, int, str]] = []
     for match in _INVISIBLE.finditer(mapped.text):
@@ -207,26 +263,42 @@ def clean(raw: str) -> Mapped:
     return mapped.then(_without_noise_lines(mapped.text))
 
 
+def untidy(texts: Together) -> set[int]:
+    """Which of them `clean` may change; it leaves all others as they are."""
+    found = texts.holding(_UNTIDY)
+    for match in _LINE_LIKE_A_HEADER.finditer(texts.text):
+        if is_header_line(texts.text[match.start() + 1 : texts.text.index("\n", match.end())]):
+            found.add(texts.at(match.end()))
+    return found
+
+
+def _is_noise(line: str) -> bool:
+    bare = line.strip()
+    return not bare or (bare[0] in _RULES and _RULE_LINE.match(bare) is not None) or is_header_line(bare)
+
+
 def _without_noise_lines(text: str) -> Mapped:
+    lines = text.split("\n")
+    noise = [_is_noise(line) for line in lines]
+    if not any(noise) and not text[0].isspace() and not any(line[-1].isspace() for line in lines):
+        return identity(text)
     edits: list[tuple[int, int, str]] = []
     at = 0
     kept_any = False
-    for line in text.splitlines(keepends=True):
-        body = line.rstrip("\n")
-        stripped = body.strip()
-        end = at + len(line)
-        if not stripped or _RULE_LINE.match(stripped) or HEADER_LINE.match(stripped):
+    for line, is_noise in zip(lines, noise, strict=True):
+        end = min(at + len(line) + 1, len(text))
+        if is_noise:
             edits.append((at, end, ""))
         else:
-            lead = at if kept_any else at + (len(body) - len(body.lstrip()))
-            if lead > at:
-                edits.append((at, lead, ""))
-            tail = at + len(body.rstrip())
-            if tail < at + len(body):
-                edits.append((tail, at + len(body), ""))
+            lead = 0 if kept_any else len(line) - len(line.lstrip())
+            if lead:
+                edits.append((at, at + lead, ""))
+            tail = len(line.rstrip())
+            if tail < len(line):
+                edits.append((at + tail, at + len(line), ""))
             kept_any = True
         at = end
-    mapped = replaced(text, edits)
+    mapped = replaced(text, [edit for edit in edits if edit[0] < edit[1]])
     if mapped.text.endswith("\n"):
         body = mapped.text.rstrip("\n")
         mapped = mapped.then(replaced(mapped.text, [(len(body), len(mapped.text), "")]))

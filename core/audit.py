@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
+from core.db import new_id
 from core.tables import AuditEvent
 
 GENESIS = "0" * 64
@@ -23,6 +24,15 @@ def record(
 ) -> None:
     """One event: who (`key:…`, `user:…`, `process:…`) did what to which thing. `detail` holds ids, states and counts, never text."""
     session.add(AuditEvent(actor=actor, action=action, subject=subject, institution=institution, detail=detail))
+
+
+COLUMNS = ("id", "actor", "action", "subject", "institution", "detail")
+
+
+def values(actor: str, action: str, subject: str, *, institution: str | None = None, **detail: Any) -> dict[str, Any]:
+    """The event of `record` by COLUMNS, for the lanes that insert it in the same round trip as the deed."""
+    given = (new_id(), actor, action, subject, institution, detail)
+    return dict(zip(COLUMNS, given, strict=True))
 
 
 def _digest(previous: str, event: AuditEvent) -> str:

@@ -7,13 +7,16 @@ HMAC-SHA256 of the body with the institution's callback secret.
 import hashlib
 import hmac
 import json
+from collections.abc import Collection
 from datetime import timedelta
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import httpx
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
+from core import audit
 from core.db import transaction
 from core.errors import Invalid
 from core.identity import Keyring
@@ -38,6 +41,24 @@ def due(session: Session, row: DraftRequest, state: str) -> None:
     """Queues the notice of `state`, when the request asked for one; in the transaction of the move."""
     if row.callback_url is not None:
         session.add(Callback(request_id=row.id, url=row.callback_url, request_state=state))
+
+
+def dead(session: Session, limit: int = 1000) -> list[Callback]:
+    """Notices that were given up, oldest first."""
+    return list(session.exec(select(Callback).where(Callback.state == "dead").order_by(col(Callback.id)).limit(limit)))
+
+
+def again(session: Session, actor: str, ids: Collection[UUID] | None = None) -> int:
+    """Lets the clerk try notices again that were given up (None: all of them); returns how many."""
+    statement = sa.update(Callback).where(col(Callback.state) == "dead")
+    if ids:
+        statement = statement.where(col(Callback.id).in_(ids))
+    moved = session.execute(
+        statement.values(state="waiting", tries=0, next_at=sa.func.now()).returning(col(Callback.id))
+    )
+    count = len(moved.all())
+    audit.record(session, actor, "callbacks.retried", "callbacks", count=count)
+    return count
 
 
 def secret(keyring: Keyring, institution: str) -> str:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlmodel import select
 
 from clinical.score import SCORER_VERSION
-from core import audit, callbacks, embedded, leases, logs, processes, queue, requests
+from core import audit, callbacks, embedded, leases, logs, processes, queue, requests, sign_offs
 from core.db import connect, transaction
 from core.errors import Retryable, ValuerError
 from core.identity import Keyring
@@ -23,6 +23,8 @@ from core.states import RunState
 from core.tables import TrainingRun
 
 _LOCK = 0x434C45524B  # "CLERK"
+CANARY_ROUNDS = 20
+"""Rounds of the clerk (a second each by default) between two canaries."""
 
 
 class Clerk:
@@ -38,6 +40,7 @@ class Clerk:
         return (
             ("take_back", 1, self.take_back),
             ("ring", 1, self.ring),
+            ("canary", CANARY_ROUNDS, self.send_canary),
             ("callbacks", 1, lambda: callbacks.deliver(self._engine, self._keyring)),
             ("scores", 5, self.ask_for_scores),
             ("training", 5, self.ask_for_training),
@@ -53,14 +56,19 @@ class Clerk:
     def ring(self) -> int:
         """Rings for requests that wait unrung, at most for twice the workers' capacity at a time."""
         with transaction(self._engine) as session:
-            capacity = sum(int(p.detail.get("in_flight", 1)) for p in processes.alive(session, "worker"))
-            waiting = leases.unrung(session, self._settings, 2 * max(capacity, 1))
+            waiting = leases.unrung(session, self._settings, 2 * max(processes.places(session), 1))
         return sum(queue.ring("stat" if is_stat else "routine", identity) for identity, is_stat in waiting)
 
-    def ask_for_scores(self) -> int:
-        """Sign-offs that have something to score and no score of today's scorer yet, at most 100 at a time."""
+    def send_canary(self) -> int:
+        """A permit for nothing, two for each worker: whoever consumes has heard of one lately, and a worker that is deaf is seen (core.processes)."""
         with transaction(self._engine) as session:
-            missing = requests.unscored(session, SCORER_VERSION, limit=100)
+            workers = len(processes.alive(session, "worker"))
+        return sum(queue.canary() for _ in range(2 * workers))
+
+    def ask_for_scores(self) -> int:
+        """Sign-offs that have something to score and no score of today's scorer yet, with whichever department's words, at most 100 at a time."""
+        with transaction(self._engine) as session:
+            missing = sign_offs.unscored(session, f"{SCORER_VERSION}%", limit=100)
         return sum(queue.ring_score(identity) for identity in missing)
 
     def ask_for_training(self) -> int:

@@ -81,6 +81,12 @@ class EngineRestarting(Retryable):
     code = "engine_restarting"
 
 
+class OutOfMemory(Retryable):
+    """The memory of the card did not suffice, not even with fewer jobs at once."""
+
+    code = "out_of_memory"
+
+
 class DeadlinePassed(Retryable):
     """The generation did not end within its own deadline."""
 

@@ -7,20 +7,19 @@ numbers, not the reports.
 
 import base64
 import hashlib
-import hmac
 import os
 import secrets
 import stat
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import Session
 
 from core.errors import Broken
@@ -38,6 +37,7 @@ class Keyring:
         self._master = master
         self.key_id = hashlib.sha256(b"valuer key id" + master).hexdigest()[:16]
         self._derive = lru_cache(maxsize=4096)(self._derived)
+        self._naming = lru_cache(maxsize=4096)(self.naming)
 
     @classmethod
     def load(cls, path: Path, *, create: bool = False) -> "Keyring":
@@ -73,12 +73,25 @@ class Keyring:
         info = "\x1f".join(("valuer", use, institution, purpose)).encode()
         return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=info).derive(self._master)
 
+    def naming(self, institution: str, purpose: Purpose) -> Callable[[str], str]:
+        """What gives a value its pseudonym: 32 hex digits, the same ones for the same value (ignoring width, case and outer spaces)."""
+        # HMAC with its two keyed states made once, RFC 2104: a third of the time of making them for each value
+        key = self._derive(institution, "pseudonym", purpose).ljust(64, b"\0")
+        inner, outer = (hashlib.sha256(bytes(byte ^ pad for byte in key)) for pad in (0x36, 0x5C))
+
+        def name(value: str) -> str:
+            if not value.isascii():
+                value = unicodedata.normalize("NFKC", value)
+            inside, outside = inner.copy(), outer.copy()
+            inside.update(value.strip().upper().encode())
+            outside.update(inside.digest())
+            return outside.hexdigest()[:32]
+
+        return name
+
     def pseudonym(self, institution: str, purpose: Purpose, value: str) -> str:
         """32 hex digits that stand for `value`: the same value (ignoring width, case and outer spaces) always gets the same ones."""
-        normal = unicodedata.normalize("NFKC", value).strip().upper()
-        return hmac.new(self._derive(institution, "pseudonym", purpose), normal.encode(), hashlib.sha256).hexdigest()[
-            :32
-        ]
+        return self._naming(institution, purpose)(value)
 
     def secret(self, institution: str, purpose: str) -> bytes:
         """A 32-byte secret for signing (callbacks, hold-back assignment), one per institution and purpose."""
@@ -106,18 +119,14 @@ def split_of(pseudonym: str) -> str:
     return "test" if int.from_bytes(hashlib.sha256(pseudonym.encode()).digest()[:8]) % 5 == 0 else "train"
 
 
-def remember(session: Session, keyring: Keyring, institution: str, purpose: Purpose, value: str) -> str:
-    """The pseudonym of `value`, with the sealed value kept for display and return messages."""
+SEALED = ("institution", "purpose", "pseudonym", "sealed", "key_id")
+
+
+def sealed(keyring: Keyring, institution: str, purpose: Purpose, value: str) -> dict[str, Any]:
+    """The row of identities that keeps `value` behind its pseudonym, for display and return messages, by SEALED."""
     pseudonym = keyring.pseudonym(institution, purpose, value)
-    row = {
-        "institution": institution,
-        "purpose": purpose,
-        "pseudonym": pseudonym,
-        "sealed": keyring.seal(institution, purpose, value.strip().encode()),
-        "key_id": keyring.key_id,
-    }
-    session.execute(insert(Identity).values(**row).on_conflict_do_nothing())
-    return pseudonym
+    kept = keyring.seal(institution, purpose, value.strip().encode())
+    return dict(zip(SEALED, (institution, purpose, pseudonym, kept, keyring.key_id), strict=True))
 
 
 def reveal(session: Session, keyring: Keyring, institution: str, purpose: Purpose, pseudonym: str) -> str | None:

@@ -6,19 +6,32 @@ that was thought dead and wakes up changes nothing. Times are the database's.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Session, col, select
 
 from core import audit, callbacks
-from core.db import move, new_id
+from core.db import bound, inserting, move, moving, new_id
 from core.settings import QueueSettings
 from core.states import AttemptState, Reason, RequestState
-from core.tables import Attempt, Draft, DraftIssue, DraftRequest, Generation
+from core.tables import Attempt, AuditEvent, Draft, DraftIssue, DraftRequest, Generation
 
 _REQUESTS = DraftRequest.__table__  # type: ignore[attr-defined]  # set by SQLModel's metaclass
+_ATTEMPTS = Attempt.__table__  # type: ignore[attr-defined]
+_DRAFTS = Draft.__table__  # type: ignore[attr-defined]
+_ISSUES = DraftIssue.__table__  # type: ignore[attr-defined]
+_EVENTS = AuditEvent.__table__  # type: ignore[attr-defined]
+
+
+def _given(table: sa.Table) -> tuple[str, ...]:
+    return tuple(column.name for column in table.columns if column.server_default is None)
+
+
+_GENERATION, _DRAFT, _ISSUE = _given(Generation.__table__), _given(_DRAFTS), _given(_ISSUES)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +43,7 @@ class Claim:
     number: int
 
 
-def _seconds(amount: float) -> Any:
+def _seconds(amount: Any) -> Any:
     return sa.func.make_interval(0, 0, 0, 0, 0, 0, amount)
 
 
@@ -40,15 +53,28 @@ def claim(
     queue: QueueSettings,
     *,
     stat_only: bool = False,
+    suspects: bool = True,
     institutions: Sequence[str] | None = None,
 ) -> Claim | None:
     """The best waiting request that this worker can serve, now leased to it; None when there is none.
 
     Stat first, then by due time: a routine request that waits long enough comes before a younger urgent one. `institutions` limits the
-    claim to those whose model the worker holds.
+    claim to those whose model the worker holds. Without `suspects`, a request under which a worker has died already is passed over.
     """
+    lease = new_id()
+    given: dict[str, Any] = {"its_lease": lease, "its_worker": worker, "its_seconds": queue.lease_s}
+    if institutions is not None:
+        given["its_institutions"] = list(institutions)
+    statement = _claiming(stat_only, suspects, institutions is not None)
+    request = session.execute(statement, given).scalar_one_or_none()
+    return None if request is None else Claim(request, lease, request.attempts)
+
+
+@cache
+def _claiming(stat_only: bool, suspects: bool, limited: bool) -> Any:
+    """One statement: find the best waiting request, lock it past those that others are taking, lease it, begin its attempt, return it."""
     best = (
-        sa.select(_REQUESTS.c.id)
+        sa.select(_REQUESTS.c.id, _REQUESTS.c.attempts)
         .where(_REQUESTS.c.state == RequestState.QUEUED)
         .where(sa.or_(_REQUESTS.c.not_before.is_(None), _REQUESTS.c.not_before <= sa.func.clock_timestamp()))
         .order_by(_REQUESTS.c.is_stat.desc(), _REQUESTS.c.due_at)
@@ -57,30 +83,29 @@ def claim(
     )
     if stat_only:
         best = best.where(_REQUESTS.c.is_stat)
-    if institutions is not None:
-        best = best.where(_REQUESTS.c.institution.in_(institutions))
-    identity = session.execute(best).scalar_one_or_none()
-    if identity is None:
-        return None
-    lease = new_id()
-    until = sa.func.clock_timestamp() + _seconds(queue.lease_s)
-    moved = move(
-        session,
+    if not suspects:
+        best = best.where(_REQUESTS.c.crashes == 0)
+    if limited:
+        served = sa.bindparam("its_institutions", type_=ARRAY(sa.Text))
+        best = best.where(_REQUESTS.c.institution == sa.any_(served))
+    found = best.cte("best")
+    lease = sa.bindparam("its_lease", type_=_ATTEMPTS.c.id.type)
+    taken = moving(
         DraftRequest,
-        {"id": identity},
+        {"id": sa.select(found.c.id).scalar_subquery()},
         from_=RequestState.QUEUED,
         to=RequestState.DRAFTING,
         lease=lease,
-        leased_until=until,
+        leased_until=sa.func.clock_timestamp() + _seconds(sa.bindparam("its_seconds", type_=sa.Float)),
         attempts=_REQUESTS.c.attempts + 1,
         not_before=None,
     )
-    if not moved:
-        return None
-    request = session.exec(select(DraftRequest).where(DraftRequest.id == identity)).one()
-    session.add(Attempt(id=lease, request_id=identity, number=request.attempts, worker=worker))
-    session.flush()
-    return Claim(request, lease, request.attempts)
+    running = sa.literal(AttemptState.RUNNING, _ATTEMPTS.c.state.type)
+    begun = sa.select(
+        lease, found.c.id, found.c.attempts + 1, sa.bindparam("its_worker", type_=_ATTEMPTS.c.worker.type), running
+    )
+    attempt = sa.insert(_ATTEMPTS).from_select(["id", "request_id", "number", "worker", "state"], begun)
+    return select(DraftRequest).from_statement(taken.add_cte(attempt.cte("attempt")).returning(_REQUESTS))
 
 
 def heartbeat(session: Session, leases: Sequence[UUID], queue: QueueSettings) -> frozenset[UUID]:
@@ -101,63 +126,133 @@ def heartbeat(session: Session, leases: Sequence[UUID], queue: QueueSettings) ->
     return kept
 
 
-def _end_attempt(
-    session: Session, lease: UUID, state: AttemptState, error: str | None = None, model_version: str | None = None
-) -> None:
-    values: dict[str, Any] = {"state": state, "ended_at": sa.func.clock_timestamp(), "error": error}
-    if model_version is not None:
-        values["model_version"] = model_version
-    session.execute(
-        sa.update(Attempt).where(col(Attempt.id) == lease, col(Attempt.state) == AttemptState.RUNNING).values(**values)
+def _ended(lease: UUID, state: AttemptState, error: str | None = None) -> sa.Update:
+    values = {"state": state, "ended_at": sa.func.clock_timestamp(), "error": error}
+    return sa.update(_ATTEMPTS).where(_ATTEMPTS.c.id == lease, _ATTEMPTS.c.state == AttemptState.RUNNING).values(values)
+
+
+Shape = Literal["none", "shown", "hidden"]
+"""What becomes of the answer: no draft, one that the radiologist sees, one that is only scored."""
+
+
+@cache
+def _settling(to: RequestState, shape: Shape, generations: int) -> Any:
+    """One statement: move the held request, end the attempt, keep the generations, store the draft with its issues, tell the audit trail.
+
+    Without the lease only the generations are kept, and the attempt and the audit trail say that the answer was thrown away.
+    """
+    identity = sa.bindparam("its_id", type_=_REQUESTS.c.id.type)
+    lease = sa.bindparam("its_lease", type_=_ATTEMPTS.c.id.type)
+    newest = sa.select(sa.func.coalesce(sa.func.max(_DRAFTS.c.version), 0) + 1).where(_DRAFTS.c.request_id == identity)
+    number = newest.scalar_subquery()
+    # of a hidden draft's request a former draft goes too: for the radiologist it has none any more
+    versions: dict[Shape, dict[str, Any]] = {
+        "shown": {"draft_version": number},
+        "hidden": {"draft_version": None},
+        "none": {},
+    }
+    moved = moving(
+        DraftRequest,
+        {"id": identity, "lease": lease},
+        from_=RequestState.DRAFTING,
+        to=to,
+        lease=None,
+        leased_until=None,
+        settled_at=sa.func.clock_timestamp(),
+        reason=sa.bindparam("its_reason", type_=_REQUESTS.c.reason.type),
+        **versions[shape],
     )
+    held = moved.returning(_REQUESTS.c.id).cte("held")
+    was_held = sa.exists(sa.select(held.c.id))
+    finished, discarded = (
+        sa.literal(s, _ATTEMPTS.c.state.type) for s in (AttemptState.FINISHED, AttemptState.DISCARDED)
+    )
+    ended = (
+        sa.update(_ATTEMPTS)
+        .where(_ATTEMPTS.c.id == lease, _ATTEMPTS.c.state == AttemptState.RUNNING)
+        .values(
+            state=sa.case((was_held, finished), else_=discarded),
+            ended_at=sa.func.clock_timestamp(),
+            model_version=sa.bindparam("its_model", type_=sa.Text),
+        )
+    )
+    parts = [ended.cte("ended"), *(inserting(Generation, _GENERATION, f"kept_{at}") for at in range(generations))]
+    event: dict[str, Any] = {name: sa.bindparam(f"told_{name}", type_=_EVENTS.c[name].type) for name in audit.COLUMNS}
+    event["action"] = sa.case((was_held, event["action"]), else_=sa.literal("draft.discarded"))
+    if shape != "none":
+        parts += _storing(held, number, shape)
+        event["detail"] = event["detail"].op("||")(sa.func.jsonb_build_object("version", number))
+    parts.append(sa.insert(_EVENTS).from_select(audit.COLUMNS, sa.select(*event.values())).cte("told"))
+    return sa.select(held.c.id).add_cte(*parts)
+
+
+def _storing(held: Any, number: Any, shape: Shape) -> list[sa.CTE]:
+    """Puts the draft in the place of a former one. The draft waits for `former` by counting it: of two parts that do not read each other
+    PostgreSQL may run either first, and two visible drafts are refused."""
+    former = (
+        sa.update(_DRAFTS)
+        .where(_DRAFTS.c.request_id.in_(sa.select(held.c.id)), _DRAFTS.c.visible)
+        .values(visible=False)
+    )
+    gone = former.returning(_DRAFTS.c.id).cte("former")
+    draft: dict[str, Any] = {name: sa.bindparam(f"draft_{name}", type_=_DRAFTS.c[name].type) for name in _DRAFT}
+    draft |= {"request_id": held.c.id, "version": number, "visible": sa.literal(shape == "shown")}
+    draft |= {"role": sa.literal("serving" if shape == "shown" else "shadow")}
+    first = sa.select(sa.func.count()).select_from(gone).scalar_subquery() >= 0
+    stored = sa.insert(_DRAFTS).from_select(tuple(draft), sa.select(*draft.values()).where(first)).cte("stored")
+    columns = [sa.column(name, _ISSUES.c[name].type) for name in _ISSUE]
+    given = sa.func.jsonb_to_recordset(sa.bindparam("its_issues", type_=JSONB)).table_valued(*columns)
+    issues = given.render_derived(name="given", with_types=True)
+    noted = sa.select(*(issues.c[name] for name in _ISSUE)).where(sa.exists(sa.select(held.c.id)))
+    return [gone, stored, sa.insert(_ISSUES).from_select(_ISSUE, noted).cte("noted")]
+
+
+def _settle(
+    session: Session,
+    held: Claim,
+    to: RequestState,
+    reason: Reason | None,
+    generations: Sequence[Generation],
+    told: dict[str, Any],
+    shape: Shape = "none",
+    **more: Any,
+) -> bool:
+    given = {"its_id": held.request.id, "its_lease": held.lease, "its_reason": reason, **more, **bound("told", told)}
+    for at, row in enumerate(generations):
+        given |= bound(f"kept_{at}", {name: getattr(row, name) for name in _GENERATION})
+    if session.execute(_settling(to, shape, len(generations)), given).first() is None:
+        return False
+    callbacks.due(session, held.request, to)
+    return True
+
+
+def _event(held: Claim, action: str, **detail: Any) -> dict[str, Any]:
+    who, subject = f"worker:{held.lease}", f"request:{held.request.id}"
+    return audit.values(who, action, subject, institution=held.request.institution, **detail)
 
 
 def settle_drafted(
-    session: Session, held: Claim, draft: Draft, issues: Sequence[DraftIssue], generations: Sequence[Generation]
+    session: Session,
+    held: Claim,
+    draft: Draft,
+    issues: Sequence[DraftIssue],
+    generations: Sequence[Generation],
+    *,
+    hidden: bool = False,
 ) -> bool:
-    """Stores the draft as the request's newest visible one; False when the lease was lost, and then only the generations are kept."""
-    session.add_all(generations)
-    session.flush()
-    row = session.exec(select(DraftRequest).where(DraftRequest.id == held.request.id).with_for_update()).one()
-    session.refresh(row)
-    version = 1 + (
-        session.execute(sa.select(sa.func.max(Draft.version)).where(col(Draft.request_id) == row.id)).scalar_one() or 0
-    )
-    moved = move(
-        session,
-        DraftRequest,
-        {"id": row.id, "lease": held.lease},
-        from_=RequestState.DRAFTING,
-        to=RequestState.DRAFTED,
-        lease=None,
-        leased_until=None,
-        reason=None,
-        draft_version=version,
-        settled_at=sa.func.clock_timestamp(),
-    )
-    if not moved:
-        _end_attempt(session, held.lease, AttemptState.DISCARDED, model_version=draft.model_version)
-        audit.record(
-            session, f"worker:{held.lease}", "draft.discarded", f"request:{row.id}", institution=row.institution
-        )
-        return False
-    session.execute(sa.update(Draft).where(col(Draft.request_id) == row.id, col(Draft.visible)).values(visible=False))
-    draft.request_id, draft.version, draft.visible = row.id, version, True
-    session.add(draft)
-    session.flush()
-    session.add_all(issues)
-    _end_attempt(session, held.lease, AttemptState.FINISHED, model_version=draft.model_version)
-    audit.record(
-        session,
-        f"worker:{held.lease}",
-        "draft.shown",
-        f"request:{row.id}",
-        institution=row.institution,
-        version=version,
-        model=draft.model_version,
-    )
-    callbacks.due(session, row, RequestState.DRAFTED)
-    return True
+    """Stores the draft as the request's newest visible one; False when the lease was lost, and then only the generations are kept.
+
+    A `hidden` one is stored to be scored when the report is signed, and nobody sees it: for the radiologist the request has no draft.
+    """
+    to, reason = (RequestState.WITHHELD, Reason.HELD_BACK) if hidden else (RequestState.DRAFTED, None)
+    told = _event(held, "draft.hidden" if hidden else "draft.shown", model=draft.model_version)
+    more = bound("draft", {name: getattr(draft, name) for name in _DRAFT})
+    more["its_issues"] = [
+        {**{name: getattr(issue, name) for name in _ISSUE}, "id": str(issue.id), "draft_id": str(draft.id)}
+        for issue in issues
+    ]
+    shape: Shape = "hidden" if hidden else "shown"
+    return _settle(session, held, to, reason, generations, told, shape, its_model=draft.model_version, **more)
 
 
 def settle_without(
@@ -167,34 +262,15 @@ def settle_without(
     generations: Sequence[Generation] = (),
     model_version: str | None = None,
 ) -> bool:
-    """Ends the request without a draft, with the reason that the radiologist is told; False when the lease was lost."""
-    session.add_all(generations)
+    """Ends the request without a draft, with the reason that the radiologist is told; False when the lease was lost.
+
+    Where a person asked for another draft and none came of it, the former one stands as before.
+    """
     to = RequestState.NEEDS_HUMAN if reason is Reason.CRASHED else RequestState.WITHHELD
-    moved = move(
-        session,
-        DraftRequest,
-        {"id": held.request.id, "lease": held.lease},
-        from_=RequestState.DRAFTING,
-        to=to,
-        lease=None,
-        leased_until=None,
-        reason=reason,
-        settled_at=sa.func.clock_timestamp(),
-    )
-    _end_attempt(
-        session, held.lease, AttemptState.FINISHED if moved else AttemptState.DISCARDED, model_version=model_version
-    )
-    if moved:
-        callbacks.due(session, held.request, to)
-        audit.record(
-            session,
-            f"worker:{held.lease}",
-            "draft.none",
-            f"request:{held.request.id}",
-            institution=held.request.institution,
-            reason=reason,
-        )
-    return moved
+    told = _event(held, "draft.none", reason=reason)
+    if to is RequestState.WITHHELD and held.request.draft_version is not None:
+        return _settle(session, held, RequestState.DRAFTED, None, generations, told, its_model=model_version)
+    return _settle(session, held, to, reason, generations, told, its_model=model_version)
 
 
 def give_back(session: Session, held: Claim, *, retry_after: float, error: str) -> bool:
@@ -210,7 +286,7 @@ def give_back(session: Session, held: Claim, *, retry_after: float, error: str) 
         not_before=sa.func.clock_timestamp() + _seconds(retry_after),
         rung_at=None,
     )
-    _end_attempt(session, held.lease, AttemptState.RETRIED if moved else AttemptState.DISCARDED, error=error)
+    session.execute(_ended(held.lease, AttemptState.RETRIED if moved else AttemptState.DISCARDED, error=error))
     return moved
 
 
@@ -245,7 +321,7 @@ def take_back(session: Session, queue: QueueSettings, limit: int = 200) -> int:
         ):
             continue
         if lease is not None:
-            _end_attempt(session, lease, AttemptState.CRASHED)
+            session.execute(_ended(lease, AttemptState.CRASHED))
         audit.record(
             session,
             "process:clerk",

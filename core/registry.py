@@ -1,11 +1,13 @@
 """Model versions: register, promote, roll back, and which one serves an institution.
 
 A version is an adapter directory whose `manifest.json` was written last and names the hash of every other file; it is never changed.
-Promotion moves a pointer in one transaction. Whether a version *should* be promoted is training's gate; this module keeps the record.
+Promotion moves a pointer in one transaction. Whether a version *should* be promoted is training's gate (`training.promotion` asks it); this
+module keeps the record.
 """
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ class Active:
     id: str
     base_digest: str
     path: Path
+    digest: str
     template: str
     sandbox_only: bool
     manifest: dict[str, Any] = field(repr=False, hash=False, compare=False)
@@ -41,19 +44,22 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     Raises:
         Broken: the manifest is missing or incomplete, or a file is missing, changed or not named by it.
     """
-    path = directory / MANIFEST
     try:
-        manifest = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise Broken(f"{directory.name} has no {MANIFEST}: it is not a finished model version.") from None
-    except (OSError, ValueError):
+        manifest = json.loads(_manifest(directory))
+    except ValueError:
         raise Broken(f"The {MANIFEST} of {directory.name} cannot be read.") from None
+    if not isinstance(manifest, dict):
+        raise Broken(f"The {MANIFEST} of {directory.name} cannot be read.")
     missing = [key for key in _REQUIRED if key not in manifest]
     if missing:
         raise Broken(f"The {MANIFEST} of {directory.name} lacks {', '.join(missing)}.")
+    if not isinstance(manifest["files"], dict):
+        raise Broken(f"The {MANIFEST} of {directory.name} lists no files.")
     for name, expected in manifest["files"].items():
         if Path(name).name != name:
             raise Broken(f"The {MANIFEST} of {directory.name} names a file outside its directory.")
+        if (directory / name).is_symlink():
+            raise Broken(f"{directory.name}/{name} is a link: its content could change after it was verified.")
         try:
             with (directory / name).open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -66,7 +72,30 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     )
     if unnamed:
         raise Broken(f"{directory.name} holds weights that its manifest does not name: {', '.join(sorted(unnamed))}.")
-    return dict(manifest)
+    return manifest
+
+
+def require_registered(version: Active) -> None:
+    """Raises Broken unless the manifest on this machine's disk is the one that was registered; its files are the engine's to verify."""
+    if hashlib.sha256(_manifest(version.path)).hexdigest() != version.digest:
+        raise Broken(f"The {MANIFEST} of {version.id} is not the one that was registered.")
+
+
+def require_usable(row: ModelVersion) -> None:
+    """Raises Conflict when the version's files were removed, Broken when they are not the ones that were registered."""
+    if row.collected_at is not None:
+        raise Conflict(f"The files of {row.id} were removed; it cannot serve any more.", code="collected")
+    read_manifest(Path(row.path))
+    require_registered(_active(row))
+
+
+def _manifest(directory: Path) -> bytes:
+    try:
+        return (directory / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        raise Broken(f"{directory.name} has no {MANIFEST}: it is not a finished model version.") from None
+    except OSError:
+        raise Broken(f"The {MANIFEST} of {directory.name} cannot be read.") from None
 
 
 def register(session: Session, directory: Path) -> ModelVersion:
@@ -113,6 +142,12 @@ def get(session: Session, version: str) -> ModelVersion:
     return row
 
 
+def hold_still(session: Session, institution: str) -> None:
+    """Until the transaction ends, nobody else moves the pointer of `institution`, and no version is removed (training.collection)."""
+    session.execute(sa.text("LOCK TABLE active_models IN ROW EXCLUSIVE MODE"))
+    session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(f"promote/{institution}", 0))))
+
+
 def promote(
     session: Session,
     version: str,
@@ -124,7 +159,7 @@ def promote(
 ) -> str | None:
     """Makes `version` serve `institution` (`*`: everybody without their own); returns the version that served before."""
     row = get(session, version)
-    session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(f"promote/{institution}", 0))))
+    hold_still(session, institution)
     before = session.get(ActiveModel, institution, populate_existing=True)
     previous = None if before is None else before.model_version
     values = {"institution": institution, "model_version": row.id, "moved_by": actor}
@@ -146,9 +181,35 @@ def promote(
         )
     )
     audit.record(
-        session, actor, "model.promoted", f"model:{row.id}", institution=institution, previous=previous, reason=reason
+        session,
+        actor,
+        "model.promoted",
+        f"model:{row.id}",
+        institution=institution,
+        previous=previous,
+        reason=reason,
+        forced=bool((gate or {}).get("forced")),
     )
     return previous
+
+
+def held(
+    session: Session, version: str, actor: str, institution: str, *, gate: dict[str, Any], reason: str | None = None
+) -> None:
+    """Records that the gate held `version`; the pointer stays."""
+    active = session.get(ActiveModel, institution)
+    session.add(
+        Promotion(
+            institution=institution,
+            model_version=version,
+            previous=None if active is None else active.model_version,
+            kind="held",
+            gate=gate,
+            reason=reason,
+            actor=actor,
+        )
+    )
+    audit.record(session, actor, "model.held", f"model:{version}", institution=institution)
 
 
 def rollback(
@@ -157,19 +218,20 @@ def rollback(
     """Moves the pointer back to what served before the present version; returns (from, to).
 
     Raises:
-        Conflict: nothing served before.
+        Conflict: nothing served before, or its files are not there any more or not what was registered.
     """
-    session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(f"promote/{institution}", 0))))
+    hold_still(session, institution)
     active = session.get(ActiveModel, institution, populate_existing=True)
-    last = session.exec(
-        select(Promotion)
-        .where(Promotion.institution == institution, Promotion.kind == "promoted")
-        .where(Promotion.model_version == (active.model_version if active else None))
-        .order_by(col(Promotion.at).desc())
-    ).first()
-    if active is None or last is None or last.previous is None:
+    target = None if active is None else _before(session, institution, active.model_version)
+    if active is None or target is None:
         raise Conflict("There is no earlier version to go back to.", code="nothing_before")
-    current, target = active.model_version, last.previous
+    try:
+        require_usable(session.get_one(ModelVersion, target, populate_existing=True))
+    except Broken as error:
+        raise Conflict(
+            f"{target} cannot serve again: {error.message} Promote another version.", code="unusable"
+        ) from None
+    current = active.model_version
     active.model_version, active.moved_by = target, actor
     active.moved_at = session.execute(sa.select(sa.func.now())).scalar_one()
     session.add(active)
@@ -194,6 +256,7 @@ def _active(row: ModelVersion) -> Active:
         row.id,
         row.base_digest,
         Path(row.path),
+        row.digest,
         row.manifest["prompt"]["template"],
         bool(row.manifest["sandbox_only"]),
         row.manifest,
@@ -206,6 +269,26 @@ def pointers(session: Session) -> dict[str, Active]:
         ModelVersion, col(ModelVersion.id) == col(ActiveModel.model_version)
     )
     return {institution: _active(row) for institution, row in session.exec(query)}
+
+
+def succession(session: Session, pointers: Mapping[str, Active], institution: str) -> Iterator[Active]:
+    """The versions for `institution`, best first: the one that its pointer names and those that served before it, then everybody's likewise."""
+    for pointer in (institution, EVERYONE):
+        version, seen = pointers.get(pointer), set[str]()
+        while version is not None and version.id not in seen:
+            seen.add(version.id)
+            yield version
+            earlier = _before(session, pointer, version.id)
+            row = None if earlier is None else session.get(ModelVersion, earlier)
+            version = None if row is None or row.collected_at is not None else _active(row)
+
+
+def _before(session: Session, institution: str, version: str) -> str | None:
+    """What served `institution` before it was last given `version`."""
+    query = select(Promotion.previous).where(
+        Promotion.institution == institution, Promotion.kind == "promoted", Promotion.model_version == version
+    )
+    return session.exec(query.order_by(col(Promotion.at).desc())).first()
 
 
 def active(session: Session, institution: str) -> Active | None:

@@ -5,10 +5,12 @@ Every variable is `VALUER_` and the field's name in capitals; `.env.example` lis
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from core.hours import Hours
 
 
 class Settings(BaseSettings):
@@ -69,8 +71,15 @@ class QueueSettings(Settings):
 class WorkerSettings(QueueSettings):
     """The drafting worker and its model."""
 
-    engine: Literal["cb", "generate"] = Field(
-        "cb", description="Engine: continuous batching, or plain batched generate"
+    engine: Literal["cb", "generate", "static", "openai"] = Field(
+        "cb",
+        description="Engine: continuous batching, plain batched generate, fixed places, or a server that speaks OpenAI's protocol",
+    )
+    engine_url: str | None = Field(None, description="With openai: address of the model's server, before /v1")
+    engine_model: str = Field("base", description="With openai: the name of the bare base model on that server")
+    engine_key: SecretStr | None = Field(None, description="With openai: the key that the server asks for")
+    engine_hosts: str = Field(
+        "", description="With openai: hosts beside loopback that findings may be sent to, with commas between"
     )
     weights: Literal["nf4+adapter", "bf16-merged"] = Field(
         "nf4+adapter", description="Form of the weights that serve; bf16-merged only for a model evaluated in that form"
@@ -78,15 +87,28 @@ class WorkerSettings(QueueSettings):
     in_flight: int = Field(8, ge=1, le=512, description="Requests that one worker drafts at once")
     stat_threads: int = Field(2, ge=0, description="Threads beside them that take stat requests only")
     max_new_tokens: int = Field(
-        128, ge=1, le=4096, description="Longest draft in tokens; the paper's profile needs 512"
+        128, ge=1, le=4096, description="Longest draft in tokens; unset with VALUER_DECODING=paper: 512, as the paper's"
     )
-    max_input_tokens: int = Field(2048, ge=64, description="Longest prompt in tokens")
-    deadline_s: float = Field(120.0, gt=0, description="Seconds one generation may take before it is given up")
+    max_input_tokens: int = Field(
+        3968,
+        ge=64,
+        description="Longest prompt in tokens; what is longer is withheld as too_long, never cut. `valuer models tokens` shows what fits",
+    )
+    deadline_s: float = Field(
+        120.0,
+        gt=0,
+        description="Seconds one draft may take at the most; where the last ones were fast, ten times their median",
+    )
     decoding: Literal["clinical", "paper"] = Field(
         "clinical", description="clinical: greedy, then rising temperature; paper: temperature 1.0, top-k 50, top-p 1.0"
     )
     device: str = Field("auto", description="auto, cpu, or a CUDA device such as cuda:0")
     torch_threads: int = Field(0, ge=0, description="CPU threads of torch; 0 leaves torch's own choice")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paper_length(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {"max_new_tokens": 512, **given} if given.get("decoding") == "paper" else given
 
 
 class WorklistSettings(QueueSettings):
@@ -110,6 +132,17 @@ class IngestSettings(Settings):
         60.0, gt=0, description="Seconds between polls of an institution whose file names no schedule"
     )
     poll_deadline_s: float = Field(120.0, gt=0, description="Seconds after which a poll's child process is killed")
+    duplicates_hours: str = Field(
+        "01:00-05:00",
+        description="Daily window, by this machine's clock, in which nearly equal reports are looked for; never: by command only",
+    )
+
+    @field_validator("duplicates_hours")
+    @classmethod
+    def _window(cls, value: str) -> str:
+        if value != "never":
+            Hours.of(value)
+        return value
 
 
 class ClerkSettings(QueueSettings):
@@ -125,6 +158,16 @@ class TrainingSettings(Settings):
     training_threads: int = Field(
         0, ge=0, description="CPU threads of torch while training; 0 leaves torch's own choice"
     )
+    training_processes: int = Field(
+        1, ge=1, le=64, description="Processes of one training run; with the device auto each has a card of its own"
+    )
+    yield_s: float = Field(
+        20.0, ge=0, description="Training saves and stands back while a request waits longer than this; 0: never"
+    )
+    notice_command: str | None = Field(
+        None, description="Command that is told how a run ended, as JSON on its standard input"
+    )
+    notice_url: str | None = Field(None, description="Webhook that is told the same")
 
 
 ALL = (Settings, QueueSettings, WorkerSettings, WorklistSettings, IngestSettings, ClerkSettings, TrainingSettings)

@@ -67,6 +67,7 @@ class ReportStatus(_Told):
     """What an institution says of a report, from weakest to strongest; a stronger one is never overwritten by a late weaker one."""
 
     PRELIMINARY = "preliminary", "Written but not verified."
+    UNSIGNED = "unsigned", "Released once, and opened again by its author."
     FINAL = "final", "Verified and released."
     AMENDED = "amended", "Changed or completed after release."
     RETRACTED = "retracted", "Taken back by the institution."

@@ -3,7 +3,7 @@
 Rows only; nothing here decides anything. SQLModel does not validate rows on construction, so values are validated where they enter.
 """
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -91,7 +91,6 @@ class Report(SQLModel, table=True):
         sa.UniqueConstraint("institution", "source_id"),
         sa.Index("ix_reports_institution_accession", "institution", "accession"),
         sa.Index("ix_reports_findings_hash", "findings_hash"),
-        sa.Index("ix_reports_patient", "institution", "patient"),
     )
     id: UUID = _id()
     institution: str = _institution()
@@ -101,6 +100,9 @@ class Report(SQLModel, table=True):
     version: int = 1
     status: ReportStatus = Field(sa_type=_enum(ReportStatus))
     content_hash: str = _key()
+    source_hash: str | None = _key(
+        default=None, nullable=True, description="The source's hash of the row as it was last read (ingest.overlap)"
+    )
     findings_hash: str = _key()
     language: str = "zh-Hans"
     modality: str = "OT"
@@ -126,14 +128,49 @@ class Report(SQLModel, table=True):
     modified_at: datetime | None = _at(description="The source's own time of change")
     split: str = Field(description="train or test, from the patient's hash, never reshuffled")
     excluded: str | None = Field(
-        default=None, description="Why it never trains: duplicate, empty_impression, label_left_over …"
+        default=None,
+        description="Why it never trains: duplicate, near_duplicate, label_left_over … (ingest.exclusions)",
+    )
+    removed: list[str] | None = Field(
+        default=None,
+        sa_type=ARRAY(sa.Text),
+        description="What cleaning took out, by rule, once per place; null: nothing",
     )
     ingested_at: datetime = _now()
     updated_at: datetime = _now()
 
 
+class FindingsSketch(SQLModel, table=True):
+    """What the search for near duplicates knows of a report (ingest.duplicates); gone and made anew when the report changes."""
+
+    __tablename__ = "findings_sketches"
+    __table_args__ = (
+        sa.Index("ix_findings_sketches_keeper", "keeper", postgresql_where=sa.text("keeper IS NOT NULL")),
+    )
+    report_id: UUID = Field(foreign_key="reports.id", primary_key=True)
+    findings_hash: str = _key(description="Of the findings that the sketch was made of")
+    side: str = Field(description="train or test, by the patient's split and the institution's role")
+    sketch: bytes = Field(sa_type=sa.LargeBinary, description="MinHash of the findings' 5-grams, little-endian uint16")
+    keeper: UUID | None = Field(default=None, description="The report that this one is nearly equal to and that stays")
+    examined_at: datetime = _now()
+
+
+class DuplicateSearch(SQLModel, table=True):
+    """One search for equal and nearly equal findings; the newest tells when that was last done, and what it found."""
+
+    __tablename__ = "duplicate_searches"
+    id: UUID = _id()
+    began_at: datetime = _now()
+    ended_at: datetime | None = _at(description="None: it runs, or was stopped and the next one goes on")
+    waiting: int = Field(default=0, description="Reports to look at when it began")
+    examined: int = Field(default=0, description="Reports that were looked at")
+    near: int = Field(default=0, description="Reports kept out because another has nearly the same findings")
+    exact: int = Field(default=0, description="Reports that became, or ceased to be, exact duplicates")
+
+
 class ReportVersion(SQLModel, table=True):
-    """Every version of a report that ever arrived, in the order of arrival; never changed."""
+    """Every version that ever arrived of a report that has had more than one, in the order of arrival; never changed. Until a second one comes, the
+    first stands in `reports` alone."""
 
     __tablename__ = "report_versions"
     __table_args__ = (sa.UniqueConstraint("report_id", "content_hash"),)
@@ -161,9 +198,55 @@ class Cursor(SQLModel, table=True):
     skew_ms: int | None = Field(default=None, description="Source clock minus the database's")
     polled_at: datetime | None = _at(description="End of the last poll that succeeded")
     failed_at: datetime | None = _at()
+    failing_since: datetime | None = _at(description="First of the failures that no success has ended")
     failure: str | None = Field(default=None, description="Code of the last failure, cleared by a success")
+    failure_message: str | None = Field(
+        default=None, description="The sentence of that failure; never text of a report"
+    )
+    next_at: datetime | None = _at(description="When the ingest process means to poll next")
     rows_read: int = 0
     schema_fingerprint: str | None = None
+
+
+class ReconciledDay(SQLModel, table=True):
+    """One day of an institution's database, as it was last compared with what we hold."""
+
+    __tablename__ = "reconciled_days"
+    institution: str = _institution(primary_key=True)
+    day: date = Field(primary_key=True, description="By the source's cursor time, in its own zone")
+    source_rows: int
+    source_hash: str = _key(description="Sum over the hashes of the day's rows, whatever their order")
+    fetched: int = Field(default=0, description="Rows that this comparison found missing or changed, and loaded")
+    absent: int = Field(default=0, description="Reports that we hold and the source no longer has")
+    compared_at: datetime = _now()
+
+
+class Absence(SQLModel, table=True):
+    """A report that we hold and its institution's database did not have when it was last compared."""
+
+    __tablename__ = "absences"
+    report_id: UUID = Field(primary_key=True, foreign_key="reports.id")
+    institution: str = _institution(index=True)
+    times: int = Field(default=1, description="Comparisons in a row that missed it; from the second on it is excluded")
+    excluded_before: str | None = Field(default=None, description="What reports.excluded said before")
+    first_missed_at: datetime = _now()
+    last_missed_at: datetime = _now()
+
+
+class BackfillDay(SQLModel, table=True):
+    """One day of an institution's past that a person asked for; done once all its rows are stored or in quarantine."""
+
+    __tablename__ = "backfill_days"
+    __table_args__ = (
+        sa.Index("ix_backfill_days_waiting", "institution", "day", postgresql_where=sa.text("done_at IS NULL")),
+    )
+    institution: str = _institution(primary_key=True)
+    day: date = Field(primary_key=True, description="By the source's cursor time, in its own zone")
+    rows_read: int = 0
+    stored: int = 0
+    quarantined: int = 0
+    asked_at: datetime = _now()
+    done_at: datetime | None = _at()
 
 
 class Quarantine(SQLModel, table=True):
@@ -183,6 +266,9 @@ class Quarantine(SQLModel, table=True):
     key_id: str = _key()
     context: dict[str, Any] = _json(default_factory=dict, description="Column, offset, mapping version; never text")
     times: int = 1
+    attempts: int = Field(
+        default=0, sa_column_kwargs={"server_default": "0"}, description="Replays that found it still wrong"
+    )
     first_seen_at: datetime = _now()
     last_seen_at: datetime = _now()
     resolved_at: datetime | None = _at()
@@ -407,6 +493,15 @@ class SignOff(SQLModel, table=True):
     signed_at: datetime = _now()
 
 
+class Withdrawal(SQLModel, table=True):
+    """A sign-off whose report the RIS has taken back: it is not scored while this row stands. A report that is signed again removes it."""
+
+    __tablename__ = "withdrawals"
+    sign_off_id: UUID = Field(primary_key=True, foreign_key="sign_offs.id")
+    status: ReportStatus = Field(sa_type=_enum(ReportStatus), description="What the report became")
+    withdrawn_at: datetime = _now()
+
+
 class ScoreRow(SQLModel, table=True):
     """The draft against the signed text, by one version of the scorer; never changed."""
 
@@ -452,6 +547,7 @@ class ModelVersion(SQLModel, table=True):
     path: str
     manifest: dict[str, Any] = _json()
     created_at: datetime = _now()
+    collected_at: datetime | None = _at(description="When its files were removed (valuer models gc); the row stays")
 
 
 class ActiveModel(SQLModel, table=True):
@@ -500,15 +596,140 @@ class TrainingRun(SQLModel, table=True):
 
 
 class Evaluation(SQLModel, table=True):
-    """What a model version scored on which reports, through the serving path."""
+    """What a model version, a baseline or a row of the model pool scored on which reports, through the serving path."""
 
     __tablename__ = "evaluations"
+    __table_args__ = (sa.Index("ix_evaluations_subject", "subject", "dataset"),)
     id: UUID = _id()
-    model_version: str = _key(foreign_key="model_versions.id", index=True)
+    subject: str | None = _key(
+        default=None, nullable=True, description="model:ID, base:NAME, baseline:NAME or pool:NAME"
+    )
+    model_version: str | None = _key(default=None, nullable=True, foreign_key="model_versions.id", index=True)
     dataset: str | None = _key(default=None, nullable=True, foreign_key="datasets.id")
+    artefact: str | None = _key(
+        default=None, nullable=True, description="Digest of exactly what drafted: weights, their form, prompt, decoding"
+    )
     scorer: str = _key()
     result: dict[str, Any] = _json()
     created_at: datetime = _now()
+    finished_at: datetime | None = _at(description="Null: it can be taken up again")
+
+
+class JudgedCase(SQLModel, table=True):
+    """One case of an evaluation: what was drafted, how it scored and what the checks said. Written once, as soon as it is drafted."""
+
+    __tablename__ = "judged_cases"
+    evaluation_id: UUID = Field(
+        sa_column=sa.Column(sa.Uuid, sa.ForeignKey("evaluations.id", ondelete="CASCADE"), primary_key=True)
+    )
+    case_id: str = _key(primary_key=True, description="training.dataset.Case.id, or regression:ID")
+    institution: str = _key()
+    modality: str
+    systems: list[str] = Field(default_factory=list, sa_type=ARRAY(sa.Text))
+    sex: str
+    age_band: str | None = None
+    draft: str = Field(description="Empty: there was none, and outcome says why")
+    outcome: str
+    scores: dict[str, Any] = _json(description="r1 r2 rl core_r1 core_r2 core_rl fact_f1 (null: nothing to compare)")
+    issues: dict[str, Any] = _json(description="severity to kinds, of the chosen draft")
+    degenerate: list[str] = Field(
+        default_factory=list, sa_type=ARRAY(sa.Text), description="Degenerate kinds of the first generation"
+    )
+    finish: str | None = None
+    new_tokens: int = 0
+    seconds: float = 0.0
+
+
+class RegressionCase(SQLModel, table=True):
+    """A mistake that was confirmed and must not come back: every candidate drafts it, and one that fails it is not promoted."""
+
+    __tablename__ = "regression_cases"
+    id: UUID = _id()
+    institution: str = _key()
+    case: dict[str, Any] = _json(description="training.dataset.Case, cleaned and de-identified")
+    forbids: list[str] = Field(sa_type=ARRAY(sa.Text), description="Kinds of issues that its draft may not have")
+    fact_floor: float = Field(description="Least fact F1 against the signed text, 0-1")
+    why: str
+    approved_by: str
+    created_at: datetime = _now()
+    retired_at: datetime | None = _at()
+
+
+class TrainingSchedule(SQLModel, table=True):
+    """When to train again without being asked (training.schedule)."""
+
+    __tablename__ = "training_schedules"
+    name: str = _key(primary_key=True)
+    profile: str
+    options: dict[str, Any] = _json(default_factory=dict, description="training.runs.Options")
+    cron: str | None = Field(default=None, description="Five fields, UTC")
+    after_reports: int | None = Field(default=None, description="So many reports newly signed since the last run")
+    on_drift: bool = False
+    created_by: str
+    created_at: datetime = _now()
+    last_run: UUID | None = Field(default=None, foreign_key="training_runs.id")
+    last_run_at: datetime | None = _at()
+
+
+# --- blinded reading by experts ------------------------------------------------------------------------------------------------
+
+
+class ExpertStudy(SQLModel, table=True):
+    """One blinded comparison of impressions: which cases, which writers, by which seed (training.experts makes it)."""
+
+    __tablename__ = "expert_studies"
+    id: str = _key(primary_key=True)
+    title: str
+    seed: int
+    writers: list[str] = Field(sa_type=ARRAY(sa.Text), description="human, or subjects of evaluations")
+    created_by: str
+    created_at: datetime = _now()
+
+
+class ExpertText(SQLModel, table=True):
+    """One impression of one case, to be read without knowing who wrote it."""
+
+    __tablename__ = "expert_texts"
+    __table_args__ = (sa.UniqueConstraint("study", "case_id", "writer"),)
+    id: UUID = _id()
+    study: str = _key(foreign_key="expert_studies.id")
+    case_id: str = _key()
+    writer: str = _key(description="Never shown to a reader")
+    institution: str = _key()
+    systems: list[str] = Field(default_factory=list, sa_type=ARRAY(sa.Text))
+    in_house: bool
+    modality: str
+    exam_title: str | None = None
+    findings: str
+    impression: str
+
+
+class ExpertAssignment(SQLModel, table=True):
+    """A text that one reader is asked to rate, and its place in the reader's own random order."""
+
+    __tablename__ = "expert_assignments"
+    __table_args__ = (
+        sa.UniqueConstraint("study", "reader", "text_id"),
+        sa.UniqueConstraint("study", "reader", "position"),
+    )
+    id: UUID = _id()
+    study: str = _key(foreign_key="expert_studies.id")
+    text_id: UUID = Field(foreign_key="expert_texts.id")
+    reader: str = _key(description="Login of a user, or a name outside of this system")
+    grade: str = Field(description="junior, intermediate or senior")
+    position: int
+
+
+class ExpertRating(SQLModel, table=True):
+    """One reader's answer on one metric: a score or NA, the passages it rests on, and why. Given again, the newer one stands."""
+
+    __tablename__ = "expert_ratings"
+    assignment_id: UUID = Field(foreign_key="expert_assignments.id", primary_key=True)
+    metric: str = _key(primary_key=True)
+    score: int | None = Field(default=None, description="0-100; null: NA")
+    excerpts: list[str] = Field(default_factory=list, sa_type=ARRAY(sa.Text))
+    explanations: list[str] = Field(default_factory=list, sa_type=ARRAY(sa.Text))
+    rated_at: datetime = _now()
 
 
 # --- who may do what, and what was done ----------------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ FUTURE = timedelta(days=1)
 """Rows dated further ahead than this are mistakes that no later poll would reach in time."""
 JUMP = timedelta(seconds=60)
 """A source clock that moved by more than this against ours since the last poll is not trusted for that poll."""
+SKEWED = timedelta(seconds=5)
+"""A source clock that is further off than this is worth a warning; it harms nothing, since a source's times are compared with its own clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,15 @@ class Window:
     ahead: datetime
 
 
-def window(position: Position | None, clock: datetime, *, overlap_s: float, settle_s: float) -> Window:
-    """The window of a poll that starts at the source's `clock`."""
-    since = OLDEST if position is None else max(OLDEST, position.at - timedelta(seconds=overlap_s))
+def window(
+    position: Position | None, clock: datetime, *, overlap_s: float, settle_s: float, first: datetime = OLDEST
+) -> Window:
+    """The window of a poll that starts at the source's `clock`; without a position it begins at `first`.
+
+    A position that lies ahead of the clock was reached while the clock was wrong: then the overlap is counted from the clock, so that what is
+    written now is found all the same.
+    """
+    since = first if position is None else max(OLDEST, min(position.at, clock) - timedelta(seconds=overlap_s))
     return Window(since, clock - timedelta(seconds=settle_s), clock + FUTURE)
 
 
@@ -90,23 +98,36 @@ def succeeded(session: Session, institution: str, streams: Mapping[str, str], sk
         _upsert(
             session, institution, stream, {"polled_at": sa.func.clock_timestamp(), "schema_fingerprint": fingerprint}
         )
-    whole = {"polled_at": sa.func.clock_timestamp(), "skew_ms": _milliseconds(skew), "failed_at": None, "failure": None}
+    well = dict.fromkeys(("failed_at", "failing_since", "failure", "failure_message"))
+    whole = {"polled_at": sa.func.clock_timestamp(), "skew_ms": _milliseconds(skew), **well}
     _upsert(session, institution, WHOLE, whole)
     return changed
 
 
-def failed(session: Session, institution: str, code: str, skew: timedelta | None = None) -> None:
+def failed(
+    session: Session, institution: str, code: str, skew: timedelta | None = None, message: str | None = None
+) -> None:
     """Notes that a poll failed and why; every position stays."""
-    values: dict[str, Any] = {"failed_at": sa.func.clock_timestamp(), "failure": code}
+    now = sa.func.clock_timestamp()
+    values: dict[str, Any] = {"failed_at": now, "failing_since": now, "failure": code, "failure_message": message}
     if skew is not None:
         values["skew_ms"] = _milliseconds(skew)
-    _upsert(session, institution, WHOLE, values)
+    changes = values | {"failing_since": sa.func.coalesce(col(Cursor.failing_since), now)}
+    _upsert(session, institution, WHOLE, values, changes)
+
+
+def scheduled(session: Session, institution: str, in_s: float | None) -> None:
+    """Notes when the ingest process means to poll next; None: not any more."""
+    soon = None if in_s is None else sa.func.clock_timestamp() + timedelta(seconds=in_s)
+    _upsert(session, institution, WHOLE, {"next_at": soon})
 
 
 def _milliseconds(skew: timedelta) -> int:
     return round(skew.total_seconds() * 1000)
 
 
-def _upsert(session: Session, institution: str, stream: str, values: dict[str, Any]) -> None:
+def _upsert(
+    session: Session, institution: str, stream: str, values: dict[str, Any], changes: dict[str, Any] | None = None
+) -> None:
     statement = insert(Cursor).values(institution=institution, stream=stream, rows_read=0, **values)
-    session.execute(statement.on_conflict_do_update(index_elements=["institution", "stream"], set_=values))
+    session.execute(statement.on_conflict_do_update(index_elements=["institution", "stream"], set_=changes or values))

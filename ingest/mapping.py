@@ -7,162 +7,36 @@ found when the file is loaded, with the file and the line. An allow-list: a colu
 import hashlib
 import re
 import tomllib
-from datetime import UTC, date, datetime, time
+from datetime import time
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import sqlalchemy as sa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from clinical.case import Modality, Sex, System
+from core import institutions
 from core.errors import Invalid
+from core.hours import Hours
 from core.settings import referenced
 from core.states import ReportStatus
+from ingest.dialects import Dialect, of_url
+from ingest.origin import FileConfig, Part, SqlConfig
 
-WORDS = frozenset(
-    {
-        "source_id", "accession", "patient", "status", "findings", "impression", "report_text", "exam_title", "modality", "system", "part",
-        "sex", "age", "patient_class", "history", "prior_impression", "author", "author_grade", "reviewer", "reviewer_grade",
-        "examined_at", "reported_at", "signed_at", "modified_at",
-        "known_name", "known_card", "known_phone", "known_number",
-    }
-)  # fmt: skip
-"""Our words for a source's columns. `report_text` holds findings and impression in one; `system` is a code, `part` a text for the rules; the
-`known_*` ones serve only to take the patient's own name and numbers out of the texts and are never stored."""
-
-REQUIRED = ("source_id", "status")
-DIALECTS = {
-    "postgresql": "postgresql+psycopg",
-    "postgres": "postgresql+psycopg",
-    "mysql": "mysql+pymysql",
-    "mariadb": "mysql+pymysql",
-}
-"""Databases that a live server has proved; the scheme of a source's address and the driver we read it with."""
-
+FINAL = (ReportStatus.FINAL, ReportStatus.AMENDED)
+"""Statuses of a report that somebody has signed."""
 Grade = Literal["junior", "intermediate", "senior"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Source(_Part):
-    timezone: str = Field("Asia/Shanghai", description="Zone of times that carry none")
-    time_format: str | None = Field(None, description="strptime format of times that are text; unset: ISO 8601")
-    charset: Literal["utf-8", "gbk", "gb18030", "big5"] = Field(
-        "utf-8", description="Charset of files, and of columns that arrive as bytes"
-    )
-    every_s: float | None = Field(None, gt=0, description="Seconds between polls; unset: VALUER_POLL_S")
-    overlap_s: float = Field(
-        72 * 3600, ge=0, description="How far back of the cursor each poll looks again, for rows committed late"
-    )
-    settle_s: float = Field(60, ge=0, description="Rows younger than this are left for the next poll")
-
-    @field_validator("timezone")
-    @classmethod
-    def _zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError):
-            raise ValueError(f"{value} is no time zone") from None
-        return value
-
-    @property
-    def zone(self) -> ZoneInfo:
-        """The time zone as an object."""
-        return ZoneInfo(self.timezone)
-
-    def moment(self, value: Any) -> datetime:
-        """A time of the source in UTC: a datetime or a date, or either as text. Raises ValueError for anything else."""
-        if isinstance(value, str):
-            value = datetime.strptime(value, self.time_format) if self.time_format else datetime.fromisoformat(value)  # noqa: DTZ007
-        if isinstance(value, date) and not isinstance(value, datetime):
-            value = datetime.combine(value, time())
-        if not isinstance(value, datetime):
-            raise ValueError(f"{type(value).__name__} is no time")
-        return (value if value.tzinfo else value.replace(tzinfo=self.zone)).astimezone(UTC)
-
-    def written(self, moment: datetime) -> str:
-        """A time as the source's text columns write it."""
-        local = moment.astimezone(self.zone).replace(tzinfo=None)
-        return local.strftime(self.time_format) if self.time_format else local.isoformat(sep=" ")
-
-
-class SqlConfig(_Source):
-    """A database that we may read. Its password comes from the environment or a file, never from here."""
-
-    kind: Literal["sql"]
-    url: str | None = Field(None, description="postgresql:// or mariadb:// without a password")
-    url_env: str | None = Field(None, description="Environment variable that holds the whole address")
-    password_env: str | None = Field(None, description="Environment variable that holds the password")
-    password_file: Path | None = Field(None, description="File that holds the password, relative to this one")
-    sql: str = Field(description="SELECT whose columns are named by our words")
-
-    @model_validator(mode="after")
-    def _one_address(self) -> "SqlConfig":
-        if (self.url is None) == (self.url_env is None):
-            raise ValueError("[source] needs either url or url_env")
-        if self.password_env and self.password_file:
-            raise ValueError("[source] needs at most one of password_env and password_file")
-        return self
-
-    @field_validator("url")
-    @classmethod
-    def _address(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            parsed = sa.make_url(value)
-        except sa.exc.ArgumentError:
-            raise ValueError("this is no database address") from None
-        if parsed.password is not None:
-            raise ValueError("a password may not stand here; use password_env, password_file or url_env")
-        _supported(parsed)
-        return value
-
-    @field_validator("sql")
-    @classmethod
-    def _select(cls, value: str) -> str:
-        plain = re.sub(r"--[^\n]*", " ", value)
-        if not re.match(r"\s*(select|with)\b", plain, re.IGNORECASE) or ";" in plain.rstrip().rstrip(";"):
-            raise ValueError("this must be one SELECT")
-        for word in REQUIRED:
-            if not re.search(rf"\b{word}\b", plain):
-                raise ValueError(f"no column is named {word}")
-        return value.strip().rstrip(";")
-
-
-class FileConfig(_Source):
-    """A folder into which the hospital drops exports."""
-
-    kind: Literal["files"]
-    path: Path = Field(description="The folder, relative to this file")
-    pattern: str = Field("*", description="Which files of the folder")
-    format: Literal["csv", "jsonl"]
-    delimiter: str = Field(",", min_length=1, max_length=1)
-    columns: dict[str, str] = Field(description="Our word = the file's column")
-
-    @field_validator("columns")
-    @classmethod
-    def _words(cls, value: dict[str, str]) -> dict[str, str]:
-        for word in value:
-            if word not in WORDS:
-                raise ValueError(f"we have no word {word}; the words are {', '.join(sorted(WORDS))}")
-        for word in REQUIRED:
-            if word not in value:
-                raise ValueError(f"no column is mapped to {word}")
-        return value
-
-
-class CursorConfig(_Part):
+class CursorConfig(Part):
     """Which of our words order the rows of a database: a time of change and a key that is unique."""
 
     time: Literal["modified_at", "signed_at", "reported_at", "examined_at"] = "modified_at"
     key: Literal["source_id", "accession"] = "source_id"
 
 
-class Codes(_Part):
+class Codes(Part):
     """What the source's values mean. A word with codes refuses every value that is not among them."""
 
     status: dict[str, ReportStatus]
@@ -180,7 +54,7 @@ class Codes(_Part):
         return value
 
 
-class SystemRule(_Part):
+class SystemRule(Part):
     """A regular expression on a text column that names body systems; every rule that matches adds its own."""
 
     field: Literal["part", "exam_title"]
@@ -197,20 +71,48 @@ class SystemRule(_Part):
         return value
 
 
-class _File(_Part):
+class BackfillConfig(Part):
+    """When and how fast old reports are fetched, so that the hospital does not feel it."""
+
+    hours: str | None = Field(None, description="Daily window in the source's zone, such as 22:00-06:00; unset: always")
+    rows_per_s: float | None = Field(None, gt=0, description="At most so many rows a second; unset: as fast as it goes")
+
+    @field_validator("hours")
+    @classmethod
+    def _window(cls, value: str | None) -> str | None:
+        if value is not None:
+            Hours.of(value)
+        return value
+
+    def open_at(self, local: time) -> bool:
+        """Whether the window is open at a local time of day."""
+        return self.hours is None or Hours.of(self.hours).open_at(local)
+
+
+class _File(Part):
     source: Annotated[SqlConfig | FileConfig, Field(discriminator="kind")]
+    backfill: BackfillConfig = BackfillConfig()
     cursor: CursorConfig = CursorConfig()
     codes: Codes
     system_rules: tuple[SystemRule, ...] = ()
 
 
 class Mapping(_File):
-    """One institution's file, checked. `version` changes with any byte of the file."""
+    """One institution's file, checked. `version` changes with any byte of the file. `home` is the data root, where departments' vocabulary lies."""
 
     code: str
     language: str
     file: Path
     version: str
+    home: Path | None = None
+
+    @property
+    def by_time(self) -> frozenset[ReportStatus]:
+        """Statuses of which the latest stands, because a signature may be taken back here; of all others the strongest does."""
+        if not self.source.unsign and ReportStatus.UNSIGNED not in self.codes.status.values():
+            return frozenset()
+        reopened = {ReportStatus.UNSIGNED, *([ReportStatus.PRELIMINARY] if self.source.unsign else [])}
+        return frozenset(reopened | {ReportStatus.FINAL, ReportStatus.AMENDED})
 
     def password(self) -> str | None:
         """The database password that the file refers to.
@@ -236,18 +138,27 @@ class Mapping(_File):
         text = self.source.url or _referenced(self.file, str(self.source.url_env))
         try:
             url = sa.make_url(text)
-            drivername = _supported(url)
+            drivername = of_url(url).drivername
         except (sa.exc.ArgumentError, ValueError):
             raise Invalid(
                 f"{self.file.name}: {self.source.url_env} holds no database address that we can read."
             ) from None
         password = self.password()
+        if password is not None and "odbc_connect" in url.query:
+            # the driver manager's own string is passed on as it is, so the password joins it there
+            given = str(url.query["odbc_connect"]).rstrip(";")
+            quoted = "{" + password.replace("}", "}}") + "}"
+            return url.set(drivername=drivername).update_query_dict({"odbc_connect": f"{given};PWD={quoted}"})
         url = url.set(drivername=drivername)
         return url if password is None else url.set(password=password)
 
+    def dialect(self) -> Dialect:
+        """What is peculiar to its database. Raises Invalid as `address` does."""
+        return of_url(self.address())
 
-def load(path: Path) -> Mapping:
-    """The mapping of one institution file.
+
+def load(path: Path, home: Path | None = None) -> Mapping:
+    """The mapping of one institution file; without `home` no department's vocabulary is used.
 
     Raises:
         Invalid: the file is wrong; the message names file, line and what to change.
@@ -268,6 +179,8 @@ def load(path: Path) -> Mapping:
         if location[:1] == ("source",):
             location = location[:1] + location[2:]  # the second step is the kind by which the model was chosen
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = _unknown(str(location[-1]), _settings_at(location[:-1], data))
         raise Invalid(f"{path.name}:{_line(text, location)}: {'.'.join(map(str, location))}: {message}") from None
     return Mapping(
         **dict(parts),
@@ -275,6 +188,7 @@ def load(path: Path) -> Mapping:
         language=str(institution.get("language", "zh-Hans")),
         file=path,
         version=hashlib.sha256(text.encode()).hexdigest()[:12],
+        home=home,
     )
 
 
@@ -283,19 +197,33 @@ def with_source(folder: Path) -> dict[str, Path]:
 
     The rest of a file is not looked at, so that one that is wrong does not hide the others.
     """
-    found: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.toml")) if folder.is_dir() else ():
-        data = tomllib.loads(path.read_text("utf-8"))
-        if "source" in data:
-            found[str(data["institution"]["code"])] = path
-    return found
+    profiles, _ = institutions.look(folder)
+    return {
+        profile.code: path for path, profile in profiles.items() if "source" in tomllib.loads(path.read_text("utf-8"))
+    }
 
 
-def _supported(url: sa.URL) -> str:
-    scheme = url.drivername.split("+")[0]
-    if scheme not in DIALECTS:
-        raise ValueError(f"{scheme} is not read yet; {', '.join(DIALECTS)} are")
-    return DIALECTS[scheme]
+def _unknown(key: str, allowed: list[str]) -> str:
+    near = get_close_matches(key, allowed, 1)
+    return (
+        f"there is no such setting; did you mean {near[0]}?"
+        if near
+        else f"there is no such setting; there are {', '.join(allowed)}"
+    )
+
+
+def _settings_at(location: tuple[Any, ...], data: dict[str, Any]) -> list[str]:
+    """The settings of the table at `location`."""
+    if location[:1] == ("source",):
+        kind = data.get("source", {}).get("kind")
+        return list((SqlConfig if kind == "sql" else FileConfig).model_fields)
+    tables: dict[Any, type[BaseModel]] = {
+        "cursor": CursorConfig,
+        "codes": Codes,
+        "backfill": BackfillConfig,
+        "system_rules": SystemRule,
+    }
+    return list((tables[location[0]] if location else _File).model_fields)
 
 
 def _referenced(file: Path, name: str) -> str:

@@ -6,6 +6,7 @@ A row leaves quarantine when it is taken after all: by `replay` once the mapping
 import base64
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -22,13 +23,16 @@ from core.errors import NotFound
 from core.identity import Keyring
 from core.tables import Quarantine
 from ingest import load
-from ingest.cleaning import cleaned
+from ingest.cleaning import cleaned_batch, cleaning_of
 from ingest.mapping import Mapping as InstitutionMapping
-from ingest.rows import Reject, Rows
+from ingest.rejections import WHY
+from ingest.rows import Incoming, Reject, Rows
 from ingest.sources import Batch
 
 SEEN_AGAIN_S = 3600
 """A row that is still wrong is counted again at most this often: the overlap makes every poll meet it."""
+PAGE = 500
+"""Rows of one transaction of a replay."""
 
 
 def put(
@@ -128,10 +132,11 @@ def show(session: Session, keyring: Keyring, identity: UUID) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What a replay did: rows taken, rows that are still wrong, and sign-offs that wait for their score."""
+    """What a replay did, or would do: rows taken, rows that are still wrong, those by reason, and sign-offs that wait for their score."""
 
     taken: int
     left: int
+    reasons: dict[str, int]
     sign_offs: tuple[UUID, ...]
 
 
@@ -140,35 +145,112 @@ def replay(
     keyring: Keyring,
     mappings: Mapping[str, InstitutionMapping],
     identities: Sequence[UUID] | None = None,
+    *,
+    reason: str | None = None,
+    dry_run: bool = False,
 ) -> Replayed:
-    """Tries open rows again with the mappings as they are now: all of those institutions, or only the named rows.
+    """Tries open rows again with the mappings as they are now: all of those institutions, those with a reason, or the named ones. A dry run
+    stores nothing and counts what would become of them.
+
+    A row that is still wrong keeps its bytes and first day; its attempt is counted, and its reason becomes what is wrong with it now.
 
     Raises:
         Retryable: the database went away. Broken: a row was sealed with another key.
     """
+    query = select(Quarantine).where(
+        col(Quarantine.resolved_at).is_(None), col(Quarantine.institution).in_(list(mappings))
+    )
+    if identities is not None:
+        query = query.where(col(Quarantine.id).in_(identities))
+    if reason is not None:
+        query = query.where(Quarantine.reason == reason)
     with transaction(engine) as session:
-        query = select(Quarantine).where(
-            col(Quarantine.resolved_at).is_(None), col(Quarantine.institution).in_(list(mappings))
-        )
-        if identities is not None:
-            query = query.where(col(Quarantine.id).in_(identities))
-        waiting = session.exec(query.order_by(col(Quarantine.id))).all()
-    taken, sign_offs = 0, list[UUID]()
-    for row in waiting:
-        of = mappings[row.institution]
-        batch = _as_batch(keyring, row)
-        incoming = Rows(of, keyring).take(batch)[0] if batch is not None else []
-        if not incoming:
-            continue
+        newest = session.exec(query.order_by(col(Quarantine.id).desc()).limit(1)).first()
+    rows = {code: Rows(of, keyring) for code, of in mappings.items()}
+    taken, reasons, sign_offs = 0, Counter[str](), list[UUID]()
+    last: UUID | None = None
+    while newest is not None and last != newest.id:
+        page = query.where(col(Quarantine.id) <= newest.id).order_by(col(Quarantine.id)).limit(PAGE)
         with transaction(engine) as session:
-            dated = [each._replace(modified_at=each.modified_at or row.first_seen_at) for each in incoming]
-            stored = load.store(
-                session, of.code, load.lines(of.code, of.language, [(each, cleaned(each)) for each in dated])
-            )
-            session.execute(sa.update(Quarantine).where(col(Quarantine.id) == row.id).values(resolved_at=sa.func.now()))
-        taken += 1
-        sign_offs += stored.sign_offs
-    return Replayed(taken, len(waiting) - taken, tuple(sign_offs))
+            waiting = session.exec(page if last is None else page.where(col(Quarantine.id) > last)).all()
+            if not waiting:
+                break
+            last = waiting[-1].id
+            tried = [(row, *_tried(keyring, rows[row.institution], row)) for row in waiting]
+            good = [(row, incoming) for row, incoming, _ in tried if incoming is not None]
+            bad = [(row, reject) for row, incoming, reject in tried if incoming is None]
+            taken += len(good)
+            reasons.update(row.reason if reject is None else reject.reason for row, reject in bad)
+            if not dry_run:
+                for code in sorted({row.institution for row, _ in good}):
+                    sign_offs += _take(session, mappings[code], [pair for pair in good if pair[0].institution == code])
+                for row, reject in bad:
+                    _still_wrong(session, row, reject, mappings[row.institution].version)
+    return Replayed(taken, sum(reasons.values()), dict(reasons), tuple(sign_offs))
+
+
+def _tried(keyring: Keyring, rows: Rows, row: Quarantine) -> tuple[Incoming | None, Reject | None]:
+    """What a row would be now: taken, or rejected; neither when it never was a row."""
+    batch = _as_batch(keyring, row)
+    if batch is None:
+        return None, None
+    taken, rejects = rows.take(batch)
+    if not taken:
+        return None, rejects[0]
+    return taken[0]._replace(modified_at=taken[0].modified_at or row.first_seen_at), None
+
+
+def _take(session: Session, of: InstitutionMapping, good: list[tuple[Quarantine, Incoming]]) -> tuple[UUID, ...]:
+    incoming = [each for _, each in good]
+    pairs = list(zip(incoming, cleaned_batch(incoming, cleaning_of(of)), strict=True))
+    stored = load.store(session, of.code, load.lines(of.code, of.language, pairs), of.by_time)
+    identities = [row.id for row, _ in good]
+    session.execute(sa.update(Quarantine).where(col(Quarantine.id).in_(identities)).values(resolved_at=sa.func.now()))
+    return stored.sign_offs
+
+
+def _still_wrong(session: Session, row: Quarantine, reject: Reject | None, mapping_version: str) -> None:
+    row.attempts += 1
+    row.context = {**row.context, **(reject.context if reject else {}), "mapping": mapping_version}
+    if reject is not None and reject.reason != row.reason:
+        same = select(Quarantine.id).where(
+            Quarantine.institution == row.institution,
+            Quarantine.stream == row.stream,
+            Quarantine.raw_hash == row.raw_hash,
+            Quarantine.reason == reject.reason,
+        )
+        if session.exec(same).first() is None:
+            row.reason = str(reject.reason)
+        else:  # it lies there under that reason already
+            row.resolved_at = session.execute(sa.select(sa.func.now())).scalar_one()
+    session.flush()
+
+
+def counts(session: Session, institution: str | None = None) -> list[dict[str, Any]]:
+    """How many rows wait, by institution and reason, most first; what the reason means, since when and until when they were seen."""
+    query = sa.select(
+        col(Quarantine.institution),
+        col(Quarantine.reason),
+        sa.func.count(),
+        sa.func.min(col(Quarantine.first_seen_at)),
+        sa.func.max(col(Quarantine.last_seen_at)),
+    ).where(col(Quarantine.resolved_at).is_(None))
+    if institution is not None:
+        query = query.where(col(Quarantine.institution) == institution)
+    query = query.group_by(col(Quarantine.institution), col(Quarantine.reason))
+    return [
+        {
+            "institution": code,
+            "reason": reason,
+            "rows": rows,
+            "why": WHY.get(reason),
+            "first_seen_at": first.isoformat(),
+            "last_seen_at": last.isoformat(),
+        }
+        for code, reason, rows, first, last in session.execute(
+            query.order_by(sa.func.count().desc(), col(Quarantine.reason))
+        )
+    ]
 
 
 def _as_batch(keyring: Keyring, row: Quarantine) -> Batch | None:
@@ -230,6 +312,7 @@ def _line(row: Quarantine) -> dict[str, Any]:
         "reason": row.reason,
         "context": row.context,
         "times": row.times,
+        "attempts": row.attempts,
         "first_seen_at": row.first_seen_at.isoformat(),
         "last_seen_at": row.last_seen_at.isoformat(),
     }

@@ -3,18 +3,22 @@
 A source decides nothing about a row: it neither decodes text that arrives as bytes nor knows what a code means (that is `ingest.rows`).
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 from ingest.cursor import Position
 
-BATCH = 1000
+BATCH = 5000
 """Rows of one batch: one transaction, and what is held in memory at a time."""
 
 Resume = Mapping[str, Any]
 """Where a poll that stopped early goes on, per stream. Only for the next poll of the same run; what is stored is the `Position`."""
+
+
+Unknown = Callable[[Iterable[tuple[Any, str]]], list[Any]]
+"""Given rows by their key and the source's own hash of them: the keys of those that are new or have changed since we took them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +56,9 @@ class Source(Protocol):
         ...
 
     def batches(
-        self, positions: Mapping[str, Position], clock: datetime, resume: Resume
+        self, positions: Mapping[str, Position], clock: datetime, resume: Resume, unknown: Unknown | None = None
     ) -> Generator[Batch, None, None]:
-        """What is new, or may be, since `positions`, in the source's order."""
+        """What is new, or may be, since `positions`, in the source's order. With `unknown`, a source that can leaves out what we hold."""
         ...
 
     def close(self) -> None:

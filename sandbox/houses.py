@@ -1,4 +1,4 @@
-"""The house styles of the pretend institutions as data: 1 to 6 are hospitals A to F, 7 is reserved and never trains anything.
+"""The house styles of the pretend institutions as data: 1 to 6 are hospitals A to F, 7 is reserved: nothing that is shipped was trained on it.
 
 Holds how each house writes titles, numbers, sides, levels, sizes, hedges and advice, and how often its texts carry blemishes
 (the table of the design notes, A3). Writes nothing itself. All wording is simplified; house 5 is turned into traditional

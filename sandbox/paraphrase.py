@@ -29,7 +29,8 @@ def _units(one: Statement, house: House) -> str:
     if told in one.words:
         return one.words.replace(told, other)
     head, comma, tail = one.words.partition("," if house.half_width else "，")
-    return f"{head}，约{other}{comma}{tail}"
+    about = traditional("约") if house.language == "zh-Hant" else "约"
+    return f"{head}，{about}{other}{comma}{tail}"
 
 
 def _longest(one: Statement, house: House) -> str:

@@ -7,6 +7,7 @@ A run that was killed leaves its servers behind; the next run finds and removes 
 import fcntl
 import os
 import shutil
+import signal
 import tempfile
 import time
 import uuid
@@ -24,6 +25,9 @@ from core.identity import Keyring
 from migrations import run
 
 PREFIX = "valuer-test-"
+
+# a run that was started in the background of a script ignores Ctrl-C, and so would every command that a test starts and stops
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from training.profiles import Profile
 from worker import prompt
+from worker.engine import rows
 
 CONFIG, WEIGHTS, MANIFEST = "adapter_config.json", "adapter_model.safetensors", "manifest.json"
 GOLDEN_TOKENS = 8
@@ -31,6 +32,11 @@ class Origin:
     dataset: dict[str, Any]
     scope: list[dict[str, Any]]
     sandbox_only: bool
+
+
+def trained_base(base_digest: str, embeddings: str) -> str:
+    """Digest of a base with trained embeddings in it, from the base's and the SHA-256 of the embeddings' file: what LoRA was trained on."""
+    return hashlib.sha256(f"{base_digest} {embeddings}".encode()).hexdigest()
 
 
 def write_weights(model: Any, folder: Path, profile: Profile, base: str) -> None:
@@ -52,7 +58,7 @@ def write_weights(model: Any, folder: Path, profile: Profile, base: str) -> None
         "r": profile.rank,
         "lora_alpha": profile.alpha,
         "lora_dropout": 0.0,
-        "target_modules": sorted(profile.targets),
+        "target_modules": sorted(model.peft_config["default"].target_modules),
         "bias": "none",
         "inference_mode": True,
     }
@@ -82,10 +88,14 @@ def seal(
 ) -> dict[str, Any]:
     """Writes the manifest over every file of the folder, last; until then the folder is nobody's. Sealing again replaces the manifest only."""
     files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
+    base = {"model": origin.base, "digest": origin.base_digest}
+    if rows.FILE in files:
+        base["with_embeddings"] = trained_base(origin.base_digest, files[rows.FILE])
+    targets = json.loads((folder / CONFIG).read_text("utf-8"))["target_modules"]
     manifest = {
         "id": identity,
-        "base": {"model": origin.base, "digest": origin.base_digest},
-        "adapter": {"r": profile.rank, "alpha": profile.alpha, "target_modules": sorted(profile.targets)},
+        "base": base,
+        "adapter": {"r": profile.rank, "alpha": profile.alpha, "target_modules": targets},
         "weights": "nf4+adapter",
         "prompt": {"template": profile.template, "version": prompt.version(profile.template)},
         "dataset": origin.dataset,

@@ -17,11 +17,17 @@ def example(tokenizer: Any, template: str, case: Case) -> Example:
     """
     said = model_text(case.signed, language=case.input.language).strip()
     answer = tokenizer(said, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    return Example(tuple(encode(tokenizer, render(template, case.input).text)), (*answer, tokenizer.eos_token_id))
+    prompt = tuple(encode(tokenizer, render(template, case.input).text))
+    return Example(prompt, (*answer, tokenizer.eos_token_id), case.weight)
 
 
-def examples(tokenizer: Any, profile: Profile, cases: Iterable[Case]) -> tuple[list[Example], int]:
-    """Those that fit `profile.max_tokens`, and how many do not: they are left out whole, since a cut impression teaches to stop midway."""
-    encoded = [example(tokenizer, profile.template, case) for case in cases]
+def examples(
+    tokenizer: Any, profile: Profile, cases: Iterable[Case], *, template: str | None = None
+) -> tuple[list[Example], int]:
+    """Those that fit `profile.max_tokens`, and how many do not: they are left out whole, since a cut impression teaches to stop midway.
+
+    `template` takes the place of the profile's.
+    """
+    encoded = [example(tokenizer, template or profile.template, case) for case in cases]
     fitting = [one for one in encoded if len(one) <= profile.max_tokens]
     return fitting, len(encoded) - len(fitting)

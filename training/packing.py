@@ -13,10 +13,11 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One prompt and the answer to it, as token ids; the answer ends with the end-of-sequence token."""
+    """One prompt and the answer to it, as token ids; the answer ends with the end-of-sequence token. `weight` is its tokens' in the loss."""
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
@@ -25,12 +26,13 @@ class Example:
 @dataclass(frozen=True, slots=True)
 class Row:
     """One micro-batch. `input_ids`, `position_ids`: (1, tokens); `predicts`: (1, tokens), True where the next token is in the loss;
-    `targets`: (predicted,), those next tokens in order."""
+    `targets`: (predicted,), those next tokens in order; `weights`: (predicted,), each one's weight in the loss."""
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     predicts: torch.Tensor
     targets: torch.Tensor
+    weights: torch.Tensor
 
 
 def row(examples: Sequence[Example]) -> Row:
@@ -39,12 +41,20 @@ def row(examples: Sequence[Example]) -> Row:
     positions: list[int] = []
     predicts: list[bool] = []
     targets: list[int] = []
+    weights: list[float] = []
     for example in examples:
         ids += [*example.prompt, *example.answer]
         positions += range(len(example))
         predicts += [False] * (len(example.prompt) - 1) + [True] * len(example.answer) + [False]
         targets += example.answer
-    return Row(torch.tensor([ids]), torch.tensor([positions]), torch.tensor([predicts]), torch.tensor(targets))
+        weights += [example.weight] * len(example.answer)
+    return Row(
+        torch.tensor([ids]),
+        torch.tensor([positions]),
+        torch.tensor([predicts]),
+        torch.tensor(targets),
+        torch.tensor(weights),
+    )
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -62,14 +72,11 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return rows
 
 
-def steps_of_epoch(lengths: Sequence[int], batch: int, capacity: int, seed: int, epoch: int) -> list[list[list[int]]]:
-    """Every optimizer step of an epoch as rows of example indices: shuffled, `batch` examples a step, packed within the step.
+def steps_of_epoch(examples: int, batch: int, seed: int, epoch: int) -> list[list[int]]:
+    """Every optimizer step of an epoch as indices of its examples: shuffled, `batch` of them a step.
 
     The same arguments give the same plan, so that a resumed run goes on where it stopped.
     """
-    order = list(range(len(lengths)))
+    order = list(range(examples))
     random.Random(f"{seed}/{epoch}").shuffle(order)
-    chosen = [order[start : start + batch] for start in range(0, len(order), batch)]
-    return [
-        [[step[i] for i in packed] for packed in pack([lengths[index] for index in step], capacity)] for step in chosen
-    ]
+    return [order[start : start + batch] for start in range(0, len(order), batch)]

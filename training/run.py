@@ -22,18 +22,36 @@ from uuid import UUID
 
 import sqlalchemy as sa
 import torch
-from sqlmodel import select
+from sqlmodel import Session, select
 
 from core import embedded, logs, registry
 from core.db import connect, transaction
 from core.errors import Retryable, ValuerError
+from core.serving import Serving
 from core.settings import TrainingSettings, WorkerSettings
 from core.states import RunState
-from core.tables import Dataset, Evaluation, Institution, TrainingRun
-from training import artefact, dataset, evaluate, qlora, runs
-from training.examples import examples
+from core.tables import Dataset, Institution, TrainingRun
+from training import (
+    artefact,
+    assessment,
+    continuation,
+    dataset,
+    eligible,
+    evaluate,
+    evaluations,
+    merge,
+    qlora,
+    ranks,
+    runs,
+    stages,
+)
+from training.measured import Measured
+from training.profiles import Profile
+from training.ranks import Ranks
 from training.service import SAVED_EXIT
 from worker.engine import weights
+from worker.engine.adapter import Adapter, verify
+from worker.engine.architectures import adapter_targets
 from worker.engine.open import open_engine
 
 NICENESS = 10
@@ -48,8 +66,8 @@ class Stopped(Exception):
 class _Child:
     """This process's hold on its run: whether to go on, and where it stands."""
 
-    def __init__(self, database: sa.Engine, identity: UUID, token: str) -> None:
-        self.database, self.identity, self.token = database, identity, token
+    def __init__(self, database: sa.Engine, identity: UUID, token: str, ranks: Ranks) -> None:
+        self.database, self.identity, self.token, self.ranks = database, identity, token, ranks
         self._parent = os.getppid()
         self._stopping = False
         self._written = 0.0
@@ -69,6 +87,8 @@ class _Child:
 
     def tell(self, progress: dict[str, Any], *, at_once: bool = False, **values: Any) -> None:
         """Stores progress, at most once a second; learns that the run is no longer ours."""
+        if not self.ranks.leads:
+            return
         if not at_once and time.monotonic() - self._written < WRITE_S:
             return
         self._written = time.monotonic()
@@ -81,41 +101,61 @@ class _Child:
 
 def work(child: _Child, settings: TrainingSettings, serving: WorkerSettings) -> None:
     """Sees the run through to its registered version."""
+    if not child.ranks.leads:
+        child.ranks.wait()  # until the first has frozen the set and said which it is
     with transaction(child.database) as session:
         row = runs.get(session, child.identity)
         data = _dataset(session, settings.home, row)
-    recipe, chosen = runs.recipe(row), runs.options(row)
+    chosen = runs.options(row)
     child.tell({"phase": "load"}, at_once=True, dataset=data.id)
+    if child.ranks.leads:
+        child.ranks.wait()
     folder = settings.home / "training" / str(row.id)
     staged = folder / "adapter"
     base = weights.base_model(settings.model, settings.models_dir)
-    model, tokenizer = weights.load(base, None, device=settings.training_device, training=True)
-    model = qlora.add_lora(model, recipe)
-    fitting, too_long = examples(tokenizer, recipe, dataset.read(Path(data.path), dataset.TRAIN))
-    trained = qlora.train(
+    model, tokenizer = weights.load(base, None, device=_device(settings, child.ranks), training=True)
+    cases = list(dataset.read(Path(data.path), dataset.TRAIN))
+    asked = runs.recipe(row)
+    with transaction(child.database) as session:
+        house = evaluate.houses(session, settings.home, cases) if asked.selection_examples else {}
+        layers = adapter_targets(model, attention_only=asked.targets == "attention")
+        before = _before(session, chosen.continued_from, asked, weights.digest(base), layers, data)
+    learned = stages.follow(
         model,
-        fitting,
-        recipe,
-        checkpoint=folder / "checkpoint.safetensors",
-        on_step=lambda at: child.tell({"phase": "train", **_rounded(at)}, at_once=at.step == at.steps),
+        tokenizer,
+        cases,
+        asked,
+        folder,
+        max_new_tokens=serving.max_new_tokens,
+        house=house,
+        before=before,
+        tell=lambda phase, at: child.tell({"phase": phase, **_rounded(at)}, at_once=at.step == at.steps),
         stop=child.stopping,
+        ranks=child.ranks,
     )
-    if not trained.finished:
+    if learned is None:
         raise Stopped
+    if not child.ranks.leads:
+        return  # the first process does the rest
     child.go_on()
+    recipe, trained = learned.recipe, learned.trained
     shutil.rmtree(staged, ignore_errors=True)
-    artefact.write_weights(model, staged, recipe, settings.model)
-    answer = artefact.golden(model, list(fitting[0].prompt), weights.end_tokens(model, tokenizer))
-    del model
+    artefact.write_weights(learned.model, staged, recipe, settings.model)
+    if learned.embeddings is not None:
+        shutil.copy(learned.embeddings, staged)
+    ends = weights.end_tokens(learned.model, tokenizer)
+    answer = artefact.golden(learned.model, list(learned.fitting[0].prompt), ends)
+    del model, learned.model
     origin = _origin(child.database, settings.model, base, data)
     told = {
         "run": str(row.id),
         "learning_rate": recipe.learning_rate,
         "batch": recipe.batch,
+        "accumulation": recipe.accumulation,
         "seed": recipe.seed,
+        **({} if before is None else {"continued_from": before.id}),
         "steps": trained.steps,
-        "examples": len(fitting),
-        "too_long": too_long,
+        **learned.told,
         "first_loss": round(trained.losses[0], 4),
         "last_loss": round(trained.losses[-1], 4),
         "seconds": round(trained.seconds, 1),
@@ -124,27 +164,50 @@ def work(child: _Child, settings: TrainingSettings, serving: WorkerSettings) -> 
     }
     identity = f"{recipe.name}-{data.id[:6]}-{row.id.hex[-8:]}"
     artefact.seal(staged, identity, recipe, origin, training=told, metrics={}, golden_answer=answer)
-    metrics = _measure(child, serving, base, staged, recipe.template, data, chosen.evaluate)
+    measured, scorer = _measure(child, serving, base, staged, recipe.template, data, chosen.evaluate)
+    metrics = evaluate.summary([one for one in measured if not one.case_id.startswith(evaluations.REGRESSION)])
     artefact.seal(staged, identity, recipe, origin, training=told, metrics=metrics, golden_answer=answer)
     version = artefact.publish(staged, settings.models_dir / identity)
+    if recipe.merged:
+        child.tell({"phase": "merge"}, at_once=True)
+        merged = settings.home / "merged" / identity
+        if not (merged / merge.DERIVED).exists():
+            merge.merge(base, version, merged)
     with transaction(child.database) as session:
-        registry.register(session, version)
-        result = {"metrics": metrics, "engine": serving.engine, "weights": serving.weights}
-        scorer = metrics.get("scorer", "")
-        session.add(Evaluation(model_version=identity, dataset=data.id, scorer=scorer, result=result))
+        registered = registry.register(session, version)
+        served = Serving.of(serving).artefact(registered.manifest)
+        about = {"engine": serving.engine, "weights": serving.weights}
+        evaluations.store(session, registered, data.id, served, measured, about, scorer=scorer)
         progress = {"phase": "done", "step": trained.steps, "steps": trained.steps, "metrics": metrics}
         if not runs.end(session, row.id, child.token, RunState.DONE, model_version=identity, progress=progress):
             raise Stopped  # rolls the registration back
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _dataset(session: Any, home: Path, row: TrainingRun) -> Dataset:
+def _device(settings: TrainingSettings, ranks: Ranks) -> str:
+    """The device of this process; of several on one machine, each has the card of its number."""
+    several = ranks.count > 1 and settings.training_device == "auto" and torch.cuda.is_available()
+    return f"cuda:{os.environ['LOCAL_RANK']}" if several else settings.training_device
+
+
+def _dataset(session: Session, home: Path, row: TrainingRun) -> Dataset:
     """The frozen set of the run: the one it names (from the start, or since an earlier try), else a new one by its policy."""
     if row.dataset is None:
-        return dataset.build(session, home, runs.options(row).policy)
+        return eligible.build(session, home, runs.options(row).policy)
     data = session.exec(select(Dataset).where(Dataset.id == row.dataset)).one()
     dataset.verify(Path(data.path), data.digest)
-    return data  # type: ignore[no-any-return]
+    return data
+
+
+def _before(
+    session: Session, version: str | None, recipe: Profile, base_digest: str, layers: list[str], data: Dataset
+) -> Adapter | None:
+    """The adapter that the run goes on from; None for a fresh one."""
+    if version is None:
+        return None
+    row = continuation.fit(session, version, recipe, base_digest, layers)
+    continuation.apart(session, row, data)
+    return verify(Path(row.path), base_digest)
 
 
 def _origin(database: sa.Engine, model: str, base: Path, data: Dataset) -> artefact.Origin:
@@ -168,13 +231,14 @@ def _origin(database: sa.Engine, model: str, base: Path, data: Dataset) -> artef
 
 def _measure(
     child: _Child, serving: WorkerSettings, base: Path, adapter: Path, template: str, data: Dataset, count: int
-) -> dict[str, Any]:
-    """The test cases through the engine that serves, with the very files that will serve."""
+) -> tuple[list[Measured], str]:
+    """The test cases through the engine that serves, with the very files that will serve; and the scorer that judged them."""
     cases = evaluate.sample(dataset.read(Path(data.path), dataset.TEST), count)
     if not cases:
-        return {"reports": 0}
+        return [], evaluate.scorer({})
     with transaction(child.database) as session:
-        house = evaluate.styles(session, cases)
+        house = evaluate.houses(session, serving.home, cases)
+        cases += assessment.pinned(session)
     engine = open_engine(serving, base, adapter)
 
     def on_case(done: int) -> None:
@@ -194,7 +258,7 @@ def _measure(
         )
     finally:
         engine.drain(1.0)
-    return result.as_json()
+    return [one.measured() for one in result.judged], evaluate.scorer(house)
 
 
 def _rounded(at: qlora.Progress) -> dict[str, Any]:
@@ -210,12 +274,14 @@ def main() -> None:
     if settings.training_threads:
         torch.set_num_threads(settings.training_threads)
     database = connect(embedded.resolve(settings).database_url, pool_size=2, application="training-run")
-    child = _Child(database, identity, token)
+    child = _Child(database, identity, token, ranks.joined(cpu=settings.training_device == "cpu"))
     signal.signal(signal.SIGTERM, child.ask_to_stop)
     signal.signal(signal.SIGINT, child.ask_to_stop)
     try:
         work(child, settings, serving)
     except Stopped:
+        if not child.ranks.leads:
+            raise SystemExit(SAVED_EXIT) from None
         logs.event("training_stopped", run=identity)
         with transaction(database) as session:
             runs.give_back(session, identity, token, crashed=False)

@@ -17,7 +17,7 @@ from core.db import transaction
 from core.errors import Conflict, NotFound
 from core.states import RunState
 from core.tables import Dataset, TrainingRun
-from training.dataset import Policy
+from training.policy import Policy, policy
 from training.profiles import Profile, profile
 
 SILENT_S = 60.0
@@ -28,20 +28,25 @@ ENDED = frozenset({RunState.DONE, RunState.FAILED, RunState.CANCELLED})
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a run is asked for beside its profile: a frozen dataset's id or a policy to build one by, changed fields of the profile,
-    and how many test cases are drafted to evaluate it."""
+    """What a run is asked for beside its profile: a frozen dataset's id or a policy to build one by, changed fields of the profile, how many
+    test cases are drafted to evaluate it, and the version whose adapter is trained on (None: a fresh one)."""
 
     dataset: str | None = None
     policy: Policy = field(default_factory=Policy)
     changes: dict[str, Any] = field(default_factory=dict)
     evaluate: int = 60
+    continued_from: str | None = None
 
 
 def options(row: TrainingRun) -> Options:
     """The options that the row was started with."""
-    stored = dict(row.options)
-    policy = {name: tuple(value) for name, value in stored.pop("policy").items()}
-    return Options(policy=Policy(**policy), **stored)
+    return chosen(row.options)
+
+
+def chosen(told: dict[str, Any]) -> Options:
+    """The options that were stored as JSON."""
+    stored = dict(told)
+    return Options(policy=policy(stored.pop("policy")), **stored)
 
 
 def recipe(row: TrainingRun) -> Profile:

@@ -1,7 +1,8 @@
 """The training worker, `python -m training.service`: takes one run at a time and gives it to a child process of low priority.
 
 This process holds no model: it listens for the bell, beats for the child's run, and sees to it that every run ends with a state. It also
-looks for itself every few seconds, so that a lost message loses nothing.
+looks for itself every few seconds, so that a lost message loses nothing, and starts what schedules ask for. Drafts come first: while requests wait
+longer than they should, the child saves and stands back.
 """
 
 import logging
@@ -9,7 +10,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from uuid import UUID
@@ -17,11 +17,13 @@ from uuid import UUID
 import sqlalchemy as sa
 from celery.signals import worker_ready, worker_shutting_down
 
-from core import embedded, logs, processes, queue, schema
+from core import embedded, logs, processes, queue, registry, schema
 from core.db import connect, new_id, transaction
 from core.errors import Retryable, ValuerError
-from core.settings import TrainingSettings
-from training import runs, tasks
+from core.serving import Serving
+from core.settings import TrainingSettings, WorkerSettings
+from core.states import RunState
+from training import notice, promotion, ranks, runs, schedule, standing, tasks
 
 LOOK_S = 10.0
 BEAT_S = 5.0
@@ -35,8 +37,9 @@ SAVED_EXIT = 75
 class Trainer:
     """Takes runs one after the other until `stop`."""
 
-    def __init__(self, database: sa.Engine) -> None:
+    def __init__(self, database: sa.Engine, settings: TrainingSettings | None = None) -> None:
         self._database = database
+        self._settings = settings or TrainingSettings()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="trainer", daemon=True)
 
@@ -55,21 +58,26 @@ class Trainer:
         while not self._stop.is_set():
             tasks.rung.clear()
             try:
+                with transaction(self._database) as session:
+                    schedule.start_due(session)
                 while not self._stop.is_set() and self.take_one():
                     pass
-            except Retryable as error:
+            except ValuerError as error:  # of one run or schedule; the next may be sound
                 logs.event("training_paused", level=logging.WARNING, error=error.code)
             tasks.rung.wait(LOOK_S)
 
     def take_one(self) -> bool:
-        """Claims the oldest waiting run and sees it through; False when none waits."""
+        """Claims the oldest waiting run and sees it through; False when none waits, or drafts are in need of the machine."""
+        if self._drafts_wait(standing.CALM_S):
+            return False
         token = f"{socket.gethostname()}:{os.getpid()}:{new_id().hex[-8:]}"
         with transaction(self._database) as session:
             row = runs.claim(session, token)
         if row is None:
             return False
         logs.event("training_taken", run=row.id, profile=row.profile)
-        child = subprocess.Popen([sys.executable, "-m", "training.run", str(row.id), token], stdin=subprocess.DEVNULL)
+        command = ranks.command(self._settings.training_processes, "training.run", str(row.id), token)
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         try:
             status = self._see_through(child, row.id, token)
         finally:
@@ -81,7 +89,38 @@ class Trainer:
             # A child that failed for a reason, or saved, has written so itself, and then this changes nothing.
             with transaction(self._database) as session:
                 runs.give_back(session, row.id, token, crashed=status != SAVED_EXIT)
+        self._tell(row.id)
         return not self._stop.is_set()
+
+    def _drafts_wait(self, calm_s: float = 0.0) -> bool:
+        """Whether drafting is in need of the machine, or was within the last `calm_s` seconds."""
+        if not self._settings.yield_s:
+            return False
+        try:
+            with transaction(self._database) as session:
+                return standing.drafts_wait(session, self._settings.yield_s, calm_s)
+        except Retryable:
+            return False
+
+    def _tell(self, identity: UUID) -> None:
+        """Tells who wants to know how a run ended, and what the gate says of its version."""
+        serving = WorkerSettings()
+        with transaction(self._database) as session:
+            row = runs.get(session, identity)
+            if row.state not in runs.ENDED:
+                return
+            outcome, rules = str(row.state), tuple[str, ...]()
+            if row.state is RunState.DONE and row.model_version is not None:
+                served = Serving.of(serving)
+                try:
+                    verdict = promotion.ask(session, row.model_version, registry.EVERYONE, served)
+                    rules = tuple(sorted({finding.rule for finding in verdict.held_by}))
+                except ValuerError as error:
+                    rules = (error.code,)
+                outcome = "held" if rules else "done"
+            told = notice.Notice(str(row.id), row.profile, outcome, row.model_version, rules, row.error)
+        logs.event("training_told", run=identity, outcome=outcome)
+        notice.send(self._settings, told)
 
     def _see_through(self, child: "subprocess.Popen[bytes]", identity: UUID, token: str) -> int:
         """Beats for the run until its child ends; ends the child when the run is no longer ours or this process stops."""
@@ -91,17 +130,20 @@ class Trainer:
                 return child.wait(timeout=WATCH_S)
             except subprocess.TimeoutExpired:
                 pass
-            ours = True
+            ours, wanted = True, False
             if time.monotonic() - beaten > BEAT_S:
-                ours, beaten = self._ours(identity, token), time.monotonic()
-            if self._stop.is_set() or not ours:
+                ours, wanted, beaten = self._ours(identity, token), self._drafts_wait(), time.monotonic()
+                if wanted:
+                    logs.event("training_stands_back", run=identity)
+            if self._stop.is_set() or not ours or wanted:
                 child.send_signal(signal.SIGTERM)
                 try:
-                    return child.wait(timeout=GRACE_S)
+                    status = child.wait(timeout=GRACE_S)
                 except subprocess.TimeoutExpired:
                     child.kill()
-                    child.wait()
-                    return SAVED_EXIT  # its last checkpoint is at most minutes old, and being stopped is no crash
+                    status = child.wait()
+                # killed, or told to stop before it listened: its last checkpoint is at most minutes old, and being stopped is no crash
+                return SAVED_EXIT if status < 0 else status
 
     def _ours(self, identity: UUID, token: str) -> bool:
         try:
@@ -124,7 +166,7 @@ def main() -> None:
         raise SystemExit(1) from None
     queue.configure(servers.broker_url)
     presence = processes.Presence(database, "training").start()
-    trainer = Trainer(database)
+    trainer = Trainer(database, settings)
 
     @worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
     def ready(**_: object) -> None:

@@ -1,30 +1,35 @@
 """The worker processes: `python -m worker.app draft` (the model) and `python -m worker.app score` (scores and intake, without torch).
 
-Celery runs them as a threads pool: one process holds one model, and as many threads as may be in flight wait for it. The model is loaded
-before Celery starts to consume, so that the first task meets it ready.
+One process holds one model, and as many threads of the desk as may be in flight wait for it; Celery brings the permits. The model is loaded
+before Celery starts to consume, so that the first permit meets it ready.
 """
 
 import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
 from celery.signals import worker_ready, worker_shutting_down
 
-from core import embedded, logs, processes, queue, schema
+from core import embedded, logs, processes, queue, schema, vocabulary
 from core.db import connect, transaction
 from core.errors import ValuerError
 from core.identity import Keyring
+from core.serving import Serving
 from core.settings import QueueSettings, WorkerSettings
 from worker import tasks
 from worker.desk import Desk
+from worker.engine.protocol import Engine
 from worker.swap import Swap
 
 FATAL_EXIT = 70
 """The engine died under us (EX_SOFTWARE): the supervisor starts a new process, since a poisoned one must not go on."""
 SCORE_THREADS = 4
+PERMIT_THREADS = 2
+"""A permit is passed on to the desk at once; the work is done at the desk's own places."""
 ROLE = "valuer_worker"
 """The database role that drafts: it cannot read identities (migrations/versions/0001)."""
 
@@ -59,12 +64,12 @@ def _consume(queues: str, concurrency: int, name: str) -> None:
     queue.app.worker_main([*arguments, *quiet])
 
 
-def _watch(engine: Any, desk: Desk, presence: processes.Presence, stop: threading.Event) -> None:
+def _watch(engine: Engine, desk: Desk, presence: processes.Presence, stop: threading.Event) -> None:
     """Leaves the process when the engine is dead: its work goes back first, then somebody new begins."""
     while not stop.wait(1.0):
         health = engine.health()
-        if not health.alive and not stop.is_set():
-            logs.event("engine_dead", level=logging.ERROR, fatal=health.fatal)
+        if (not health.alive or desk.is_broken) and not stop.is_set():
+            logs.event("engine_dead", level=logging.ERROR, fatal=health.fatal or "golden_check")
             desk.stop()
             presence.stop()
             os._exit(FATAL_EXIT)
@@ -72,8 +77,22 @@ def _watch(engine: Any, desk: Desk, presence: processes.Presence, stop: threadin
 
 def draft() -> None:
     """The drafting worker, until it is told to stop."""
+
+    def opened(settings: WorkerSettings) -> tuple[Engine, str]:
+        from worker.engine import open as engines  # torch: only here, and only in this process
+        from worker.engine import weights
+
+        base = weights.base_model(settings.model, settings.models_dir)
+        return engines.open_engine(settings, base, None), weights.digest(base)
+
+    serve(opened)
+
+
+def serve(opened: Callable[[WorkerSettings], tuple[Engine, str]]) -> None:
+    """Drafts with the engine that `opened` makes, until it is told to stop; the text beside the engine is the digest of its base."""
     settings = WorkerSettings()
     logs.configure(settings.log_level, "worker")
+    vocabulary.load(settings.home)
     servers = embedded.resolve(settings)
     capacity = settings.in_flight + settings.stat_threads
     database = connect(
@@ -81,13 +100,8 @@ def draft() -> None:
     )
     schema.require(database)
     presence = processes.Presence(database, "worker", in_flight=capacity).start()
-
-    from worker.engine import open as engines  # torch: only here, and only in this process
-    from worker.engine import weights
-
-    base = weights.base_model(settings.model, settings.models_dir)
-    engine = engines.open_engine(settings, base, None)
-    swap = Swap(engine, database, weights.digest(base))
+    engine, base_digest = opened(settings)
+    swap = Swap(engine, database, base_digest, Serving.of(settings))
     desk = Desk(engine, swap, database, settings)
     swap.start()
     desk.start()
@@ -98,7 +112,14 @@ def draft() -> None:
 
     @worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
     def ready(**_: Any) -> None:
-        presence.update("ready", version=None if swap.version is None else swap.version.id)
+        presence.watch(
+            lambda: {
+                "version": None if swap.version is None else swap.version.id,
+                "permit_age_s": round(desk.permit_age_s),
+                "in_flight_now": desk.in_flight,
+            }
+        )
+        presence.update("ready")
         logs.event("worker_ready")
 
     @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
@@ -107,7 +128,7 @@ def draft() -> None:
         threading.Thread(target=desk.stop, name="drain", daemon=True).start()
 
     try:
-        _consume("draft.stat,draft.routine", capacity, "draft")
+        _consume("draft.stat,draft.routine", PERMIT_THREADS, "draft")
     finally:
         stop.set()
         desk.stop()
@@ -120,6 +141,7 @@ def score() -> None:
     """The score and intake worker, until it is told to stop."""
     settings = QueueSettings()
     logs.configure(settings.log_level, "score")
+    vocabulary.load(settings.home)
     servers = embedded.resolve(settings)
     database: sa.Engine = connect(servers.database_url, pool_size=SCORE_THREADS + 2, application="score")
     schema.require(database)

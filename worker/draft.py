@@ -13,7 +13,8 @@ from typing import Literal
 
 from clinical.case import ClinicalInput
 from clinical.checks import check
-from clinical.issues import Issue, Pair, Severity
+from clinical.department import SHIPPED, Words
+from clinical.issues import Issue, Kind, Pair, Severity
 from clinical.style import Style
 from core.errors import DeadlinePassed, InputTooLong
 from core.states import Reason
@@ -47,6 +48,12 @@ class Rung:
     def passed(self) -> bool:
         """Nothing withholds it."""
         return all(issue.severity is not Severity.WITHHOLD for issue in self.issues)
+
+    @property
+    def is_degenerate(self) -> bool:
+        """Empty, a loop, or cut: what a broken model writes rather than a wrong one."""
+        kinds = {issue.kind for issue in self.issues if issue.severity is Severity.WITHHOLD}
+        return self.generation.finish == "looped" or bool(kinds & {Kind.NULL, Kind.REPETITION})
 
     @property
     def reds(self) -> int:
@@ -93,12 +100,13 @@ def draft(
     seed: int = 0,
     known: Sequence[str] = (),
     style: Style = Style(),
+    words: Words = SHIPPED,
     extra_for_red: bool = True,
 ) -> Outcome:
     """Drafts the impression of `case`; blocks for at most `deadline_s` seconds.
 
     `raw_findings` is the stored text that issue spans point into (the case's findings when None); `known` holds the record's own identifiers,
-    which no draft may show.
+    which no draft may show; `style` and `words` are the institution's.
 
     Raises:
         Interrupted: a generation was cancelled from outside.
@@ -134,6 +142,7 @@ def draft(
             finish=generation.finish,
             prompt=rendered.system + rendered.instruction,
             known=tuple(known),
+            words=words,
         )
         rung = Rung(number, generation, text, check(pair))
         rungs.append(rung)

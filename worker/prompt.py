@@ -12,7 +12,8 @@ from importlib.resources import files
 from typing import Any
 
 from clinical.case import ClinicalInput, Modality, Sex, System
-from clinical.text import clean, deidentify
+from clinical.cleaning import readable
+from clinical.non_essential import NonEssential
 from clinical.unify import unify
 from core.errors import Broken
 from core.tables import DraftRequest, Report
@@ -108,15 +109,19 @@ def render(template: str, case: ClinicalInput) -> Prompt:
     return Prompt(chosen["system"], chosen["instruction"], "\n".join(lines), data["answer"])
 
 
-def model_text(raw: str, known: tuple[str, ...] = (), *, language: str = "zh-Hans") -> str:
-    """What the model may read of a stored text: cleaned, de-identified (the row's own identifiers, `known`, removed too) and in one form."""
-    text = deidentify(clean(raw).text, known=known).text
+def model_text(
+    raw: str, known: tuple[str, ...] = (), *, language: str = "zh-Hans", phrases: NonEssential | None = None
+) -> str:
+    """What the model may read of a stored text: cleaned, de-identified (the row's own identifiers, `known`, removed too), without the
+    `phrases` that say nothing of the patient (None: the shipped ones), and in one form."""
+    text = readable(raw, known, phrases).text
     return unify(text) if language.lower().startswith("zh") else text
 
 
-def clinical_input(row: Report | DraftRequest) -> ClinicalInput:
-    """What a model may know of a stored examination, the same for training and serving: cleaned, de-identified, in one form."""
-    read = partial(model_text, language=row.language)
+def clinical_input(row: Report | DraftRequest, phrases: NonEssential) -> ClinicalInput:
+    """What a model may know of a stored examination, the same for training and serving: cleaned, de-identified, without its department's
+    non-essential `phrases`, in one form."""
+    read = partial(model_text, language=row.language, phrases=phrases)
     return ClinicalInput(
         institution=row.institution,
         findings=read(row.findings),

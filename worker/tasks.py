@@ -36,19 +36,20 @@ def bind(context: Context) -> None:
     _bound[:] = [context]
 
 
-@queue.app.task(name=queue.DRAFT)  # type: ignore[untyped-decorator]  # Celery ships no types
-def draft(hint: str) -> None:
-    """A permit to serve one request; the id is only a hint, the best waiting one is served."""
+@queue.app.task(name=queue.DRAFT, bind=True)  # type: ignore[untyped-decorator]  # Celery ships no types
+def draft(task: Any, hint: str, many: int = 1) -> None:
+    """A permit to serve `many` requests, the best ones that wait; the id is only a hint."""
     desk = _bound[0].desk
     if desk is not None:
-        desk.work()
+        stat = (task.request.delivery_info or {}).get("routing_key") == "draft.stat"
+        desk.permit("stat" if stat else "routine", many)
 
 
 @queue.app.task(name=queue.SCORE, bind=True, max_retries=None)  # type: ignore[untyped-decorator]
 def score(task: Any, sign_off_id: str) -> None:
     """Scores one sign-off. When the database is away the clerk asks again."""
     try:
-        score_sign_off(_bound[0].database, UUID(sign_off_id))
+        score_sign_off(_bound[0].database, UUID(sign_off_id), _bound[0].settings.home)
     except Retryable as error:
         event("score_failed", sign_off=sign_off_id, error=error.code)
 

@@ -4,7 +4,8 @@ A handler recognises its caller, works in one transaction, rings the bell after 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
+from dataclasses import asdict
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
-from core import audit, db, queue, requests
+from core import answers, audit, db, pace, queue, requests, sign_offs
 from core.errors import Invalid
 from core.states import CLOSED, SETTLED, RequestState
 from core.tables import DraftRequest
@@ -21,6 +22,7 @@ from worklist import access
 from worklist.access import Caller
 from worklist.bodies import Payload
 from worklist.desk import Desk, TheCaller, TheDesk, demand
+from worklist.evidence import evidence_of, pair_of
 from worklist.shapes import (
     EventIn,
     RequestOut,
@@ -82,7 +84,7 @@ def send(desk: TheDesk, caller: TheCaller, payload: Payload) -> JSONResponse:
 
 @router.get("/requests/{request_id}", response_model=RequestOut)
 async def look(
-    desk: TheDesk, caller: TheCaller, request_id: UUID, wait: Annotated[float, Query(ge=0)] = 0.0
+    desk: TheDesk, caller: TheCaller, request_id: UUID, wait: Annotated[float, Query(ge=0, allow_inf_nan=False)] = 0.0
 ) -> JSONResponse:
     """A request and its draft. With `wait`, the answer comes once it is settled or closed, after at most 60 seconds."""
     demand(caller, "read")
@@ -102,7 +104,9 @@ async def look(
 def _look(desk: Desk, caller: Caller, request_id: UUID) -> tuple[dict[str, Any], RequestState]:
     with db.transaction(desk.engine) as session:
         row = requests.get(session, request_id, caller.actor)
-        answer = requests.view(session, row)
+        answer = answers.view(session, row)
+        if (waiting := pace.wait(session, row)) is not None:
+            answer |= {name: value for name, value in asdict(waiting).items() if value is not None}
         if caller.actor.kind == "user" and "draft" in answer:
             audit.record(
                 session,
@@ -112,7 +116,11 @@ def _look(desk: Desk, caller: Caller, request_id: UUID) -> tuple[dict[str, Any],
                 institution=row.institution,
                 version=row.draft_version,
             )
-        return answer, row.state
+        state = row.state
+        pair = pair_of(row, answer["draft"]["impression"], desk.settings.home) if "draft" in answer else None
+    if pair is not None:
+        answer["draft"]["evidence"] = evidence_of(pair).as_json()
+    return answer, state
 
 
 @router.get("/requests", response_model=RequestsOut)
@@ -129,9 +137,9 @@ def find(
         raise Invalid("Ask either by accession or by since.", code="which_look_up")
     with db.transaction(desk.engine) as session:
         if accession is not None:
-            rows = requests.find(session, desk.keyring, accession, caller.actor, institution)
-            return JSONResponse({"requests": [requests.view(session, row) for row in rows]})
-        changed, cursor = requests.changes(session, caller.actor, since or None)
+            rows = answers.find(session, desk.keyring, accession, caller.actor, institution)
+            return JSONResponse({"requests": [answers.view(session, row) for row in rows]})
+        changed, cursor = answers.changes(session, caller.actor, since or None)
     return JSONResponse({"requests": changed, "cursor": cursor})
 
 
@@ -185,14 +193,24 @@ def sign(desk: TheDesk, caller: TheCaller, request_id: UUID, payload: Payload) -
     """A person signs. A system's key is refused (403), and so is the signature of an outdated draft (409)."""
     demand(caller, "sign")
     body = fit(SignIn, payload)
-    version = put_signature(desk, caller, request_id, body.impression, body.draft_version)
+    version = put_signature(desk, caller, request_id, body.impression, body.draft_version, body.confirmed)
     return JSONResponse({"id": str(request_id), "state": str(RequestState.SIGNED), "version": version})
 
 
-def put_signature(desk: Desk, caller: Caller, request_id: UUID, impression: str, draft_version: int | None) -> int:
+def put_signature(
+    desk: Desk, caller: Caller, request_id: UUID, impression: str, draft_version: int | None, confirmed: Collection[int]
+) -> int:
     """Signs and asks for the score; the page's button does the same. Returns the signature's version."""
     with db.transaction(desk.engine) as session:
-        signed = requests.sign(session, request_id, impression, draft_version, caller.actor, signer_grade=caller.grade)
+        signed = sign_offs.sign(
+            session,
+            request_id,
+            impression,
+            draft_version,
+            caller.actor,
+            signer_grade=caller.grade,
+            confirmed=confirmed,
+        )
     queue.ring_score(signed.id)
     return signed.version
 
@@ -207,7 +225,7 @@ def worklist(
     """What waits, stat first, then by due time; by default everything that is not closed."""
     demand(caller, "read")
     with db.transaction(desk.engine) as session:
-        entries = requests.worklist(session, caller.actor, state, limit, desk.keyring)
+        entries = answers.worklist(session, caller.actor, state, limit, desk.keyring)
     return JSONResponse({"requests": entries})
 
 

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
-from core import db, embedded, logs, queue, schema
+from core import db, embedded, logs, queue, schema, vocabulary
 from core.errors import ValuerError
 from core.identity import Keyring
 from core.processes import Presence
@@ -82,6 +82,7 @@ def main() -> int:
     settings = WorklistSettings()
     logs.configure(settings.log_level, "worklist")
     try:
+        vocabulary.load(settings.home)
         servers = embedded.resolve(settings)
         queue.configure(servers.broker_url)
         engine = db.connect(servers.database_url, application="worklist")

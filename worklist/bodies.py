@@ -4,17 +4,21 @@ Says no in sentences that name the fault and never the text. UTF-8 or GB18030, d
 than a refused request.
 """
 
+import asyncio
 import json
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 
 from core.errors import Invalid, Refused
 
 LARGEST_BODY = 1 << 20
 """Bytes; 8,000 characters of findings fit eightfold, even as \\u escapes."""
+
+SLOWEST_BODY_S = 30.0
 
 _CODECS = {"utf-8": "utf-8-sig", "utf8": "utf-8-sig", "gb18030": "gb18030", "gbk": "gb18030", "gb2312": "gb18030"}
 
@@ -33,6 +37,13 @@ class TooLarge(Refused):
     status = 413
 
 
+class TooSlow(Refused):
+    """The body did not arrive in time; whoever sends it byte by byte holds a connection for nothing."""
+
+    code = "too_slow"
+    status = 408
+
+
 class WrongMedia(Refused):
     """The body's type or charset is not one that we read."""
 
@@ -47,10 +58,16 @@ async def read_body(request: Request) -> bytes:
     if announced.isdigit() and int(announced) > LARGEST_BODY:
         raise too_large
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_BODY:
-            raise too_large
+    try:
+        async with asyncio.timeout(SLOWEST_BODY_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > LARGEST_BODY:
+                    raise too_large
+    except TimeoutError:
+        raise TooSlow(f"The body did not arrive within {SLOWEST_BODY_S:.0f} seconds.") from None
+    except ClientDisconnect:
+        raise Malformed("The sender went away in the middle of the body.") from None
     return bytes(body)
 
 
@@ -78,15 +95,28 @@ def decode_json(body: bytes, headers: Headers) -> Any:
     except UnicodeDecodeError as error:
         raise Malformed(f"The body is not {charset} at byte {error.start}.", code="wrong_charset") from None
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once_each)
     except json.JSONDecodeError as error:
         raise Malformed(f"The body is not JSON at line {error.lineno}, column {error.colno}.") from None
+    except _Twice:
+        raise Malformed("The body names a field twice; which of the two is meant nobody can know.") from None
     except (ValueError, RecursionError):
         raise Malformed("The body holds a number or a nesting that no request needs.") from None
 
 
 def _no_constant(name: str) -> Any:
     raise ValueError(name)
+
+
+class _Twice(Exception):
+    """An object has two values under one name. Of two findings the last would win, unseen."""
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _Twice
+    return found
 
 
 async def _payload(request: Request) -> Any:

@@ -10,21 +10,29 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlmodel import Session, col, select
 
-from core import audit, db, institutions, requests
+from clinical.checks import check
+from clinical.issues import Severity
+from core import answers, audit, db, institutions, pace, requests, sign_offs
 from core.errors import Conflict, Invalid
 from core.identity import reveal
 from core.states import CLOSED, SETTLED, UNCLOSED, RequestState
-from core.tables import Draft, DraftRequest, RequestEvent, SignOff, User
+from core.tables import Draft, DraftRequest, RequestEvent, ScoreRow, SignOff, User, Withdrawal
 from worklist import api
 from worklist.access import Caller
 from worklist.bodies import Form, one
 from worklist.desk import Desk, TheDesk, TheReader, check_forgery, demand
+from worklist.evidence import evidence_of, letters, links_in_findings, links_in_impression, pair_of, untold
 from worklist.list_page import person_of, title_of
-from worklist.marks import pieces, spans
+from worklist.marks import spans, stretches
 from worklist.rendering import render
 from worklist.words import Words
 
 router = APIRouter(prefix="/cases")
+
+QUOTED = 3
+"""Clauses of the findings that are quoted for one sentence."""
+GRAVE = 3
+"""Severity from which findings left out are shown without a click."""
 
 _REFUSALS = {
     "outdated_draft": "notice.outdated",
@@ -33,26 +41,73 @@ _REFUSALS = {
     "not_text": "notice.not_text",
     "label_left_over": "notice.label_left_over",
 }
-"""What core.requests.sign refuses, and how the page says it."""
+"""What core.sign_offs.sign refuses, and how the page says it."""
 
 
 def _shown_issues(session: Session, draft: Draft) -> list[dict[str, Any]]:
     """The issues that the reader is told; `info` is stored only."""
-    return [issue for issue in requests.issues_of(session, draft) if issue["severity"] != "info"]
+    return [issue for issue in answers.issues_of(session, draft) if issue["severity"] != "info"]
 
 
 def _newest_signature(session: Session, row: DraftRequest) -> SignOff | None:
-    newest = select(SignOff).where(SignOff.request_id == row.id).order_by(col(SignOff.version).desc()).limit(1)
-    return session.exec(newest).first()
+    """The newest that stands; where the RIS has taken all of them back, the newest of those."""
+    withdrawn = select(Withdrawal.sign_off_id).where(Withdrawal.sign_off_id == SignOff.id).exists()
+    found = select(SignOff).where(SignOff.request_id == row.id).order_by(withdrawn, col(SignOff.version).desc())
+    return session.exec(found.limit(1)).first()
 
 
-def _signature(session: Session, signed: SignOff, words: Words) -> dict[str, str]:
+def _signature(session: Session, the: Desk, row: DraftRequest, signed: SignOff, words: Words) -> dict[str, Any]:
+    """What was signed, by whom, and softly what the checks notice in it: a person's text is never held up, marked or changed."""
     name = words("case.in_ris")
     if signed.place == "here":
         user = session.get(User, UUID(signed.signer))
         name = signed.signer if user is None else user.display_name
     time = signed.signed_at.astimezone().strftime("%Y-%m-%d %H:%M")
-    return {"impression": signed.impression, "name": name, "time": time}
+    title = words("case.signed_text" if session.get(Withdrawal, signed.id) is None else "case.withdrawn_text")
+    noticed = [
+        one for one in check(pair_of(row, signed.impression, the.settings.home)) if one.severity != Severity.INFO
+    ]
+    return {"title": title, "impression": signed.impression, "name": name, "time": time, "noticed": noticed}
+
+
+def _score(session: Session, signed: SignOff) -> ScoreRow | None:
+    """How far the draft was from what was signed, by the scorer that scored it last; its version stands beside the figures."""
+    newest = select(ScoreRow).where(ScoreRow.sign_off_id == signed.id).order_by(col(ScoreRow.created_at).desc())
+    return session.exec(newest.limit(1)).first()
+
+
+def _edit_kinds(scored: ScoreRow | None, words: Words) -> list[str]:
+    kinds = [] if scored is None else scored.detail.get("edit_kinds", [])
+    return [words.get(f"edit_kind.{kind}") or kind for kind in kinds]
+
+
+def _linked(
+    the: Desk, row: DraftRequest, draft: Draft | None, issues: list[dict[str, Any]], words: Words
+) -> dict[str, Any]:
+    """Findings and draft with the issues marked and the evidence linked, and what the draft leaves out."""
+    if draft is None:
+        return {
+            "findings": stretches(row.findings, [], []),
+            "impression": [],
+            "reasons": {},
+            "untold": [],
+            "untold_opens": False,
+        }
+    found = evidence_of(pair_of(row, draft.impression, the.settings.home))
+    reasons = {"?": words("case.no_basis")} if any(link.key == "?" for link in links_in_impression(found)) else {}
+    for sentence, letter in letters(found).items():
+        quotes = [f"“{row.findings[start:end]}”" for start, end in sentence.findings[:QUOTED]]
+        reasons[letter] = words(
+            "case.rests_on", quotes=" ".join(quotes) + (" …" if len(sentence.findings) > QUOTED else "")
+        )
+    left_out = untold(found)
+    return {
+        "findings": stretches(row.findings, spans(issues, "span_findings"), links_in_findings(found)),
+        "impression": stretches(draft.impression, spans(issues, "span_impression"), links_in_impression(found)),
+        "reasons": reasons,
+        "untold": left_out,
+        "untold_opens": any(one.severity >= GRAVE for one in left_out),
+    }
 
 
 def _newer(session: Session, row: DraftRequest) -> UUID | None:
@@ -73,11 +128,12 @@ def _note_shown(session: Session, row: DraftRequest, caller: Caller, draft: Draf
 
 def _context(session: Session, the: Desk, caller: Caller, row: DraftRequest, words: Words) -> dict[str, Any]:
     """Everything the template shows of a case; noting that the draft, if there is one, has been shown."""
-    draft = requests.visible_draft(session, row)
+    draft = answers.visible_draft(session, row)
     issues = [] if draft is None else _shown_issues(session, draft)
     signed = _newest_signature(session, row)
     is_signed = row.state is RequestState.SIGNED
     text = "" if draft is None else draft.impression
+    scored = _score(session, signed) if signed is not None and is_signed and draft is not None else None
     if draft is not None:
         _note_shown(session, row, caller, draft)
     return {
@@ -90,10 +146,12 @@ def _context(session: Session, the: Desk, caller: Caller, row: DraftRequest, wor
         "several": caller.actor.institution is None,
         "draft": draft,
         "issues": issues,
-        "findings": pieces(row.findings, spans(issues, "span_findings")),
-        "impression": [] if draft is None else pieces(draft.impression, spans(issues, "span_impression")),
-        "signed": _signature(session, signed, words) if signed is not None and is_signed else None,
+        **_linked(the, row, draft, issues, words),
+        "signed": _signature(session, the, row, signed, words) if signed is not None and is_signed else None,
+        "scored": scored,
+        "kinds": _edit_kinds(scored, words),
         "newer": _newer(session, row),
+        "waiting": pace.wait(session, row),
         "sign_mode": institutions.profile(session, row.institution).sign,
         "editable": row.state in UNCLOSED,
         "may_regenerate": row.state in SETTLED,
@@ -134,7 +192,7 @@ def notice(
     """What has changed for somebody who is writing and has seen version `seen` (0: none): the state, and whether a newer draft is there."""
     with db.transaction(the.engine) as session:
         row = requests.get(session, request_id, caller.actor)
-        draft = requests.visible_draft(session, row)
+        draft = answers.visible_draft(session, row)
         fresh = draft is not None and draft.version != seen
         context = {"row": row, "fresh": fresh, "closed": row.state in CLOSED, "newer": _newer(session, row)}
     return render(request, "notice.html", context)
@@ -150,13 +208,15 @@ def sign(request: Request, the: TheDesk, caller: TheReader, request_id: UUID, fi
     version = _seen_version(fields)
     with db.transaction(the.engine) as session:
         row = requests.get(session, request_id, caller.actor)
-        draft = requests.visible_draft(session, row)
+        draft = answers.visible_draft(session, row)
         issues = [] if draft is None or draft.version != version else _shown_issues(session, draft)
     unconfirmed = {number for number, issue in enumerate(issues, 1) if issue["severity"] == "red"} - confirmed
     if unconfirmed and row.state in UNCLOSED:
         return _again(request, the, caller, request_id, text, words("notice.unconfirmed"), 422, confirmed)
     try:
-        api.put_signature(the, caller, request_id, text, version)
+        api.put_signature(
+            the, caller, request_id, text, version, range(1, 1000)
+        )  # all that it shows were looked at above
     except (Conflict, Invalid) as error:
         return _again(request, the, caller, request_id, text, _refusal(words, error, row), error.status, confirmed)
     return _gone(request, f"/?signed={request_id}")
@@ -229,5 +289,5 @@ def reopen(request: Request, the: TheDesk, caller: TheReader, request_id: UUID, 
     check_forgery(request, the.settings, caller, one(fields, "csrf"))
     demand(caller, "sign")
     with db.transaction(the.engine) as session:
-        requests.reopen(session, request_id, caller.actor)
+        sign_offs.reopen(session, request_id, caller.actor)
     return RedirectResponse(f"/cases/{request_id}", 303)

@@ -9,7 +9,8 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.concurrency import run_in_threadpool
 
-from core import queue, schema
+from core import processes, queue, schema
+from core.db import transaction
 from core.errors import ValuerError
 from worklist.desk import Desk, TheDesk, address_of, demand, recognise
 from worklist.shapes import failures
@@ -25,7 +26,8 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", responses=failures(503))
 async def readyz(desk: TheDesk) -> Response:
-    """Database, schema and broker are there. 503 names what is missing; requests are still taken while only the broker is away."""
+    """Database, schema and broker are there, and every worker that is ready consumes. 503 names what is missing; requests are still taken
+    while only the broker or a worker is away."""
     missing = [
         name for name in await asyncio.gather(run_in_threadpool(_database, desk), run_in_threadpool(_broker)) if name
     ]
@@ -37,6 +39,10 @@ async def readyz(desk: TheDesk) -> Response:
 def _database(desk: Desk) -> str | None:
     try:
         schema.require(desk.engine)
+        with transaction(desk.engine) as session:
+            deaf = [each.name for each in processes.deaf(session)]
+        if deaf:
+            return f"No permit reaches {', '.join(deaf)}."
     except ValuerError as error:
         return error.message
     return None

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlmodel import Session, col
 
-from core import db, institutions, requests
+from core import answers, db, institutions, requests
 from core.errors import NotFound
 from core.identity import reveal
 from core.states import UNCLOSED, RequestState
@@ -94,7 +94,7 @@ def _counts(session: Session, institution: str | None) -> list[tuple[Tab, int]]:
 
 
 def _list(session: Session, the: Desk, caller: TheReader, words: Words, show: Tab) -> dict[str, Any]:
-    entries = requests.worklist(session, caller.actor, TABS[show], LIMIT, the.keyring)
+    entries = answers.worklist(session, caller.actor, TABS[show], LIMIT, the.keyring)
     return {
         "caller": caller,
         "show": show,
@@ -153,7 +153,7 @@ def find(the: TheDesk, caller: TheReader, accession: Annotated[str, Query(min_le
             else session.execute(sa.select(col(Institution.code)).order_by(col(Institution.code))).scalars().all()
         )
         found = [
-            row for code in codes for row in requests.find(session, the.keyring, accession.strip(), caller.actor, code)
+            row for code in codes for row in answers.find(session, the.keyring, accession.strip(), caller.actor, code)
         ]
     newest = max(found, key=lambda row: (row.accepted_at, row.id), default=None)
     return RedirectResponse("/?missing=true" if newest is None else f"/cases/{newest.id}", 303)

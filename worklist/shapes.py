@@ -32,14 +32,40 @@ class IssueOut(BaseModel):
     message: str
 
 
+class SentenceOut(BaseModel):
+    """One sentence of a draft and the clauses of the findings behind it: `supported`, `unsupported`, `unread` (no known word) or `advice`."""
+
+    span: tuple[int, int]
+    standing: Literal["supported", "unsupported", "unread", "advice"]
+    findings: list[tuple[int, int]]
+
+
+class FindingOut(BaseModel):
+    """One positive finding, its severity (0 a sign only, 4 must not be missed), and the draft's words for it (none: left out)."""
+
+    span: tuple[int, int]
+    name: str
+    severity: int = Field(ge=0, le=4)
+    omitted: bool
+    impression: list[tuple[int, int]]
+
+
+class EvidenceOut(BaseModel):
+    """What a draft rests on, linked by rules. Findings that it leaves out come first, the gravest of them first."""
+
+    sentences: list[SentenceOut]
+    findings: list[FindingOut]
+
+
 class DraftOut(BaseModel):
-    """A draft; never final. Show `label` beside the text: it is not inside of it."""
+    """A draft; never final. Show `label` beside the text: it is not inside of it. `evidence` is told when one request is looked at."""
 
     version: int
     impression: str
     issues: list[IssueOut]
     model: str
     label: str
+    evidence: EvidenceOut | None = None
 
 
 class SignatureOut(BaseModel):
@@ -51,13 +77,16 @@ class SignatureOut(BaseModel):
 
 
 class RequestOut(Standing):
-    """A request as its sender sees it."""
+    """A request as its sender sees it. While it waits, looking at it alone also tells whole seconds: `elapsed_s` since it came, and
+    `expected_s` until its draft, by the drafts of the last hour; absent when there were none."""
 
     reason: str | None = None
     supersedes: UUID | None = None
     amends: UUID | None = None
     draft: DraftOut | None = None
     signed: SignatureOut | None = None
+    elapsed_s: int | None = None
+    expected_s: int | None = None
 
 
 class RequestsOut(BaseModel):
@@ -105,10 +134,12 @@ Shape = TypeVar("Shape", bound=_In)
 
 
 class SignIn(_In):
-    """A person's impression; `draft_version` is the draft they saw, null when they wrote without one."""
+    """A person's impression; `draft_version` is the draft they saw, null when they wrote without one. `confirmed`: the numbers, from 1, of the
+    draft's issues that they have confirmed; institutions with `confirm_red` demand the red ones."""
 
     impression: str
     draft_version: int | None = Field(ge=1, le=2**31 - 1)
+    confirmed: list[int] = Field(default_factory=list, max_length=1000)
 
 
 class EventIn(_In):

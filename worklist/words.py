@@ -46,6 +46,12 @@ class Words:
             raise KeyError(key)
         return said
 
+    def seconds(self, count: int) -> str:
+        """A short while: seconds up to two minutes, then minutes."""
+        if count < 120:
+            return self("time.seconds", seconds=count)
+        return self("time.minutes", minutes=round(count / 60))
+
     def elapsed(self, since: datetime, now: datetime) -> str:
         """How long ago `since` was, in the two largest units."""
         minutes = max(0, int((now - since) / timedelta(minutes=1)))

@@ -79,3 +79,13 @@ def test_compose_itself_accepts_the_file_where_it_is_installed(tmp_path: Path) -
     command = ["docker", "compose", "-f", str(ROOT / "compose.yaml"), "config", "--quiet"]
     done = subprocess.run(command, env=secrets, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_nothing_that_only_measurements_need_is_in_the_images() -> None:
+    product, measuring = (
+        {line.split("==")[0].lower() for line in (ROOT / name).read_text("utf-8").splitlines() if "==" in line}
+        for name in ("requirements.lock", "requirements-bench.lock")
+    )
+    assert {"dlt", "pyarrow"} <= measuring
+    assert not product & measuring
+    assert "requirements-bench.lock" not in (ROOT / "Dockerfile").read_text("utf-8")

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clinical.facts import Fact, Reading, facts
-from clinical.measures import levels, lowered, masked, measures
+from clinical.levels import levels
+from clinical.measures import lowered, masked, measures
 from clinical.text import normalise
 
 
@@ -23,7 +24,7 @@ PLACES = [
     ("左侧额叶、颞叶见出血灶", "hemorrhage", {("head/hemisphere/frontal", "L"), ("head/hemisphere/temporal", "L")}),
     ("见结节影位于右肺中叶", "nodule", {("chest/lung/middle", "R")}),
     ("脂肪肝", "fatty_liver", {("abdomen/liver", "")}),
-    ("左心房增大", "big", {("chest/heart/left_atrium", "")}),
+    ("左心房增大", "chamber_big", {("chest/heart/left_atrium", "")}),
     ("肝右叶囊肿", "cyst", {("abdomen/liver/right", "R")}),
     ("前列腺左侧钙化", "calcification", {("abdomen/pelvis/prostate", "L")}),
     ("右肺中叶结节，肝囊肿", "cyst", {("abdomen/liver", "")}),

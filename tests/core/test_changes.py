@@ -3,7 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
-from core import db, requests
+from core import answers, db
 from core.errors import Invalid
 from core.identity import Keyring
 from tests.builders import SYSTEM, accept, institution
@@ -18,12 +18,12 @@ def test_the_change_feed_waits_for_transactions_that_are_still_open(database: sa
         with db.transaction(database) as late:
             accept(late, keyring, accession="fast")
         with db.transaction(database) as reader:
-            seen, cursor = requests.changes(reader, SYSTEM, None)
+            seen, cursor = answers.changes(reader, SYSTEM, None)
         assert seen == []  # showing `fast` now would move the cursor past `slow`
     with db.transaction(database) as reader:
-        seen, cursor = requests.changes(reader, SYSTEM, cursor)
+        seen, cursor = answers.changes(reader, SYSTEM, cursor)
         assert len(seen) == 2
-        assert requests.changes(reader, SYSTEM, cursor)[0] == []
+        assert answers.changes(reader, SYSTEM, cursor)[0] == []
 
 
 def test_the_change_feed_pages_without_loss(database: sa.Engine, keyring: Keyring) -> None:
@@ -34,8 +34,8 @@ def test_the_change_feed_pages_without_loss(database: sa.Engine, keyring: Keyrin
     cursor = None
     with db.transaction(database) as reader:
         for _ in range(4):
-            page, cursor = requests.changes(reader, SYSTEM, cursor, limit=2)
+            page, cursor = answers.changes(reader, SYSTEM, cursor, limit=2)
             seen += [entry["id"] for entry in page]
     assert sorted(seen) == sorted(ids)
     with db.transaction(database) as reader, pytest.raises(Invalid):
-        requests.changes(reader, SYSTEM, "nonsense")
+        answers.changes(reader, SYSTEM, "nonsense")

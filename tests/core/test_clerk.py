@@ -16,7 +16,7 @@ import redis
 import sqlalchemy as sa
 from sqlmodel import select
 
-from core import callbacks, db, leases, processes, queue, requests
+from core import callbacks, db, leases, processes, queue, requests, sign_offs
 from core.clerk import Clerk
 from core.identity import Keyring
 from core.settings import ClerkSettings
@@ -100,7 +100,7 @@ def test_a_broker_that_is_away_stops_no_chore(clerk: Clerk, database: sa.Engine,
 def test_every_deed_ends_in_the_sealed_chain(clerk: Clerk, database: sa.Engine, keyring: Keyring) -> None:
     with db.transaction(database) as session:
         one = accept(session, keyring)
-        requests.sign(session, one.id, "右肺结节。", None, DOCTOR)
+        sign_offs.sign(session, one.id, "右肺结节。", None, DOCTOR)
     clerk.once()
     with db.transaction(database) as session:
         actions = {event.action for event in session.exec(select(AuditEvent)) if event.seq is not None}
@@ -115,7 +115,7 @@ def test_scores_are_asked_for_again_until_they_are_there(
         held = leases.claim(session, "w", QUEUE)
         assert held is not None
         leases.settle_without(session, held, Reason.CHECKS_FAILED)
-        sign_off = requests.sign(session, one.id, "右肺结节。", None, DOCTOR).id
+        sign_off = sign_offs.sign(session, one.id, "右肺结节。", None, DOCTOR).id
     assert clerk.once()["scores"] == 1
     assert messages(broker_url, "score") == [sign_off]
 
@@ -197,8 +197,14 @@ def test_a_callback_nobody_takes_is_dead_in_the_end(
             connection.execute(sa.text("UPDATE callbacks SET next_at = now()"))
         clerk.once()
     with db.transaction(database) as session:
-        assert session.exec(select(Callback)).one().state == "dead"
+        (given_up,) = callbacks.dead(session)
+        assert (given_up.state, given_up.last_error) == ("dead", "HTTP 500")
     assert len(receiver.got) == callbacks.TRIES
+    receiver.answer = 200
+    with db.transaction(database) as session:
+        assert callbacks.again(session, "user:operator", [given_up.id]) == 1
+        assert callbacks.again(session, "user:operator") == 0
+    assert clerk.once()["callbacks"] == 1
 
 
 def test_a_process_that_was_silent_is_forgotten(clerk: Clerk, database: sa.Engine) -> None:

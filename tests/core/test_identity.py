@@ -9,7 +9,7 @@ from core import identity
 from core.errors import Broken
 from core.identity import Keyring
 from core.tables import Identity
-from tests.builders import institution
+from tests.builders import accept, institution
 
 
 def test_a_pseudonym_is_stable_and_differs_by_institution_and_purpose(keyring: Keyring) -> None:
@@ -49,10 +49,10 @@ def test_a_missing_or_damaged_key_file_is_named(tmp_path: Path) -> None:
         Keyring.load(tmp_path / "bad.key")
 
 
-def test_a_value_is_remembered_once_and_revealed(session: Session, keyring: Keyring) -> None:
+def test_an_accession_number_is_kept_once_and_revealed(session: Session, keyring: Keyring) -> None:
     institution(session)
-    pseudonym = identity.remember(session, keyring, "north", "accession", "ACC-1")
-    assert identity.remember(session, keyring, "north", "accession", "ACC-1") == pseudonym
-    assert len(session.exec(select(Identity)).all()) == 1
+    accept(session, keyring, accession="ACC-1")
+    accept(session, keyring, accession="ACC-1", findings="右肺上叶见结节。")
+    (pseudonym,) = session.exec(select(Identity.pseudonym)).all()
     assert identity.reveal(session, keyring, "north", "accession", pseudonym) == "ACC-1"
     assert identity.reveal(session, keyring, "north", "accession", "0" * 32) is None

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from sqlmodel import Session, select
 
-from core import db, leases, requests
+from core import db, leases, requests, sign_offs
 from core.errors import Broken
 from core.identity import Keyring
 from core.settings import QueueSettings
@@ -96,7 +96,7 @@ def test_a_heartbeat_keeps_a_lease_and_tells_of_a_lost_one(database: sa.Engine, 
     time.sleep(0.1)
     with db.transaction(database) as session:
         assert leases.take_back(session, QUEUE) == 0
-        requests.sign(session, held.request.id, "右肺结节。", None, DOCTOR)
+        sign_offs.sign(session, held.request.id, "右肺结节。", None, DOCTOR)
     with db.transaction(database) as session:
         assert leases.heartbeat(session, [held.lease], QUEUE) == frozenset()
 
@@ -120,7 +120,7 @@ def test_signing_while_a_worker_drafts_wins_over_the_draft(session: Session, key
     accept(session, keyring)
     held = leases.claim(session, "w", QUEUE)
     assert held is not None
-    requests.sign(session, held.request.id, "右肺结节。", None, DOCTOR)
+    sign_offs.sign(session, held.request.id, "右肺结节。", None, DOCTOR)
     assert not leases.settle_without(session, held, Reason.CHECKS_FAILED)
     assert requests.get(session, held.request.id, DOCTOR).state is RequestState.SIGNED
 

@@ -1,17 +1,18 @@
 """What the doors promise, whichever door it is."""
 
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
 from sqlmodel import Session, select
 
-from core import leases, requests
+from core import answers, leases, requests, sign_offs
 from core.db import new_id
 from core.errors import Conflict, Forbidden, Invalid, NotFound
 from core.identity import Keyring
-from core.states import Reason, RequestState
-from core.tables import Draft, DraftIssue, DraftRequest, Generation, Identity, Report, SignOff
+from core.states import Reason, ReportStatus, RequestState
+from core.tables import Draft, DraftIssue, DraftRequest, Generation, Identity, Report, SignOff, Withdrawal
 from tests.builders import ADMIN, DOCTOR, FINDINGS, QUEUE, SYSTEM, accept, body, institution
 
 
@@ -75,12 +76,12 @@ def test_changed_findings_supersede_an_unclosed_request(session: Session, keyrin
     first = accept(session, keyring)
     second = accept(session, keyring, findings=FINDINGS + "心影不大。")
     assert state(session, first.id) is RequestState.SUPERSEDED
-    assert requests.view(session, requests.get(session, second.id, SYSTEM))["supersedes"] == str(first.id)
+    assert answers.view(session, requests.get(session, second.id, SYSTEM))["supersedes"] == str(first.id)
 
 
 def test_changed_findings_after_signing_open_a_linked_amendment(session: Session, keyring: Keyring) -> None:
     first = accept(session, keyring)
-    requests.sign(session, first.id, "右肺上叶小结节。", None, DOCTOR)
+    sign_offs.sign(session, first.id, "右肺上叶小结节。", None, DOCTOR)
     second = accept(session, keyring, findings=FINDINGS + "心影不大。")
     row = requests.get(session, second.id, SYSTEM)
     assert (row.amends, row.supersedes) == (first.id, None)
@@ -156,7 +157,7 @@ def test_another_institutions_request_does_not_exist(session: Session, keyring: 
         with pytest.raises(NotFound):
             call(session, other.id, SYSTEM)
     with pytest.raises(NotFound):
-        requests.sign(session, other.id, "未见异常。", None, DOCTOR)
+        sign_offs.sign(session, other.id, "未见异常。", None, DOCTOR)
     with pytest.raises(NotFound):
         requests.get(session, uuid4(), SYSTEM)
 
@@ -165,7 +166,7 @@ def test_a_system_key_never_signs(session: Session, keyring: Keyring) -> None:
     first = accept(session, keyring)
     for actor in (SYSTEM, ADMIN):
         with pytest.raises(Forbidden):
-            requests.sign(session, first.id, "未见异常。", None, actor)
+            sign_offs.sign(session, first.id, "未见异常。", None, actor)
 
 
 def test_a_sign_off_of_an_outdated_draft_is_refused_and_changes_nothing(session: Session, keyring: Keyring) -> None:
@@ -174,33 +175,45 @@ def test_a_sign_off_of_an_outdated_draft_is_refused_and_changes_nothing(session:
     requests.regenerate(session, first.id, DOCTOR)
     drafted(session, "右肺上叶结节，左侧胸腔积液。")
     with pytest.raises(Conflict) as refused:
-        requests.sign(session, first.id, "右肺上叶结节。", 1, DOCTOR)
+        sign_offs.sign(session, first.id, "右肺上叶结节。", 1, DOCTOR)
     assert refused.value.code == "outdated_draft"
     assert state(session, first.id) is RequestState.DRAFTED
-    signed = requests.sign(session, first.id, "右肺上叶结节。", 2, DOCTOR)
+    signed = sign_offs.sign(session, first.id, "右肺上叶结节。", 2, DOCTOR)
     assert signed.version == 1
+
+
+def test_the_former_draft_stands_where_another_could_not_be_made(session: Session, keyring: Keyring) -> None:
+    first = accept(session, keyring)
+    drafted(session)
+    requests.regenerate(session, first.id, DOCTOR)
+    held = leases.claim(session, "w", QUEUE)
+    assert held is not None
+    assert leases.settle_without(session, held, Reason.CHECKS_FAILED)
+    row = requests.get(session, first.id, DOCTOR)
+    assert (row.state, row.reason, row.draft_version) == (RequestState.DRAFTED, None, 1)
+    assert answers.view(session, row)["draft"]["version"] == 1
 
 
 def test_signing_twice_is_refused_and_keeps_the_first_text(session: Session, keyring: Keyring) -> None:
     first = accept(session, keyring)
-    requests.sign(session, first.id, "右肺上叶小结节。", None, DOCTOR)
+    sign_offs.sign(session, first.id, "右肺上叶小结节。", None, DOCTOR)
     with pytest.raises(Conflict):
-        requests.sign(session, first.id, "别的。", None, DOCTOR)
+        sign_offs.sign(session, first.id, "别的。", None, DOCTOR)
     assert [row.impression for row in session.exec(select(SignOff))] == ["右肺上叶小结节。"]
 
 
 def test_a_reopened_report_is_signed_as_a_new_version(session: Session, keyring: Keyring) -> None:
     first = accept(session, keyring)
     drafted(session)
-    requests.sign(session, first.id, "右肺上叶小结节。", 1, DOCTOR)
-    assert requests.reopen(session, first.id, DOCTOR).state is RequestState.DRAFTED
-    assert requests.sign(session, first.id, "右肺上叶结节。", 1, DOCTOR).version == 2
+    sign_offs.sign(session, first.id, "右肺上叶小结节。", 1, DOCTOR)
+    assert sign_offs.reopen(session, first.id, DOCTOR).state is RequestState.DRAFTED
+    assert sign_offs.sign(session, first.id, "右肺上叶结节。", 1, DOCTOR).version == 2
 
 
 def test_the_label_of_a_draft_cannot_be_signed(session: Session, keyring: Keyring) -> None:
     first = accept(session, keyring)
     with pytest.raises(Invalid) as refused:
-        requests.sign(session, first.id, "AI 草稿，须医师审核\n右肺结节。", None, DOCTOR)
+        sign_offs.sign(session, first.id, "AI 草稿，须医师审核\n右肺结节。", None, DOCTOR)
     assert refused.value.code == "label_left_over"
 
 
@@ -215,12 +228,12 @@ def test_exposure_follows_what_was_displayed_and_how_much_was_changed(session: S
         one = accept(session, keyring, accession=accession)
         drafted(session)
         requests.record_event(session, one.id, "shown", DOCTOR)
-        classes.append(requests.sign(session, one.id, text, 1, DOCTOR).exposure)
+        classes.append(sign_offs.sign(session, one.id, text, 1, DOCTOR).exposure)
     hidden = accept(session, keyring, accession="D")
     drafted(session)
-    classes.append(requests.sign(session, hidden.id, "右肺结节。", None, DOCTOR).exposure)
+    classes.append(sign_offs.sign(session, hidden.id, "右肺结节。", None, DOCTOR).exposure)
     none = accept(session, keyring, accession="E")
-    classes.append(requests.sign(session, none.id, "右肺结节。", None, DOCTOR).exposure)
+    classes.append(sign_offs.sign(session, none.id, "右肺结节。", None, DOCTOR).exposure)
     assert classes == ["verbatim", "light_edit", "heavy_edit", "not_opened", "unassisted"]
 
 
@@ -253,23 +266,84 @@ def test_a_report_signed_in_the_ris_closes_its_request_and_is_scored_once(sessio
     first = accept(session, keyring)
     drafted(session)
     report = ris_report(session, keyring)
-    matched = requests.match_ris_sign_off(session, report)
+    matched = sign_offs.match_ris(session, report)
     assert len(matched) == 1
     assert state(session, first.id) is RequestState.SIGNED
-    assert requests.match_ris_sign_off(session, report) == []
-    assert requests.unscored(session, "any", 10) == matched
+    assert sign_offs.match_ris(session, report) == []
+    assert sign_offs.unscored(session, "any", 10) == matched
 
 
 def test_the_ris_text_becomes_a_further_version_of_what_was_signed_here(session: Session, keyring: Keyring) -> None:
     first = accept(session, keyring)
     drafted(session)
-    requests.sign(session, first.id, "右肺上叶小结节。", 1, DOCTOR)
-    requests.match_ris_sign_off(session, ris_report(session, keyring))
+    sign_offs.sign(session, first.id, "右肺上叶小结节。", 1, DOCTOR)
+    sign_offs.match_ris(session, ris_report(session, keyring))
     versions = session.exec(select(SignOff).order_by(SignOff.version)).all()  # type: ignore[arg-type]
     assert [(row.version, row.place, row.text_role) for row in versions] == [
         (1, "here", "author"),
         (2, "ris", "reviewer"),
     ]
+
+
+def taken_back(session: Session, report: Report, status: ReportStatus) -> None:
+    """The institution says this of the report now, as ingest stores it."""
+    report.status, report.modified_at = status, datetime.now(UTC) + timedelta(minutes=1)
+    session.flush()
+    sign_offs.withdraw_ris(session, report)
+
+
+def test_a_report_that_is_opened_again_takes_its_score_away_and_brings_the_draft_back(
+    session: Session, keyring: Keyring
+) -> None:
+    first = accept(session, keyring)
+    drafted(session)
+    report = ris_report(session, keyring)
+    matched = sign_offs.match_ris(session, report)
+    taken_back(session, report, ReportStatus.UNSIGNED)
+    assert state(session, first.id) is RequestState.DRAFTED
+    assert sign_offs.unscored(session, "any", 10) == []
+    report.status = ReportStatus.FINAL
+    assert sign_offs.match_ris(session, report) == []
+    assert state(session, first.id) is RequestState.SIGNED
+    assert sign_offs.unscored(session, "any", 10) == matched
+
+
+def test_a_signature_on_our_page_stands_when_the_ris_opens_its_report_again(session: Session, keyring: Keyring) -> None:
+    first = accept(session, keyring)
+    drafted(session)
+    sign_offs.sign(session, first.id, "右肺上叶小结节。", 1, DOCTOR)
+    report = ris_report(session, keyring)
+    sign_offs.match_ris(session, report)
+    taken_back(session, report, ReportStatus.PRELIMINARY)
+    assert state(session, first.id) is RequestState.SIGNED
+    withdrawn = session.exec(select(SignOff.place).join(Withdrawal)).all()
+    assert withdrawn == ["ris"]
+
+
+def test_a_retraction_takes_an_open_request_off_the_worklist_and_a_signature_out_of_the_scores(
+    session: Session, keyring: Keyring
+) -> None:
+    first = accept(session, keyring)
+    drafted(session)
+    report = ris_report(session, keyring)
+    taken_back(session, report, ReportStatus.RETRACTED)
+    assert state(session, first.id) is RequestState.CANCELLED
+    assert answers.worklist(session, DOCTOR, keyring=keyring) == []
+    signed = accept(session, keyring, accession="A-2")
+    report = ris_report(session, keyring, "A-2")
+    assert sign_offs.match_ris(session, report)
+    taken_back(session, report, ReportStatus.RETRACTED)
+    assert state(session, signed.id) is RequestState.SIGNED
+    assert sign_offs.unscored(session, "any", 10) == []
+
+
+def test_a_request_that_came_after_the_retraction_is_a_new_examination(session: Session, keyring: Keyring) -> None:
+    report = ris_report(session, keyring)
+    again = accept(session, keyring)
+    report.status, report.modified_at = ReportStatus.RETRACTED, datetime.now(UTC) - timedelta(hours=1)
+    session.flush()
+    sign_offs.withdraw_ris(session, report)
+    assert state(session, again.id) is RequestState.QUEUED
 
 
 def test_the_raw_accession_is_sealed_and_the_request_holds_a_pseudonym_only(session: Session, keyring: Keyring) -> None:
@@ -278,13 +352,13 @@ def test_the_raw_accession_is_sealed_and_the_request_holds_a_pseudonym_only(sess
     assert "778899" not in row.accession
     assert "112233" not in row.patient
     assert b"778899" not in session.exec(select(Identity)).one().sealed
-    assert requests.worklist(session, DOCTOR, keyring=keyring)[0]["accession"] == "ACC-778899"
+    assert answers.worklist(session, DOCTOR, keyring=keyring)[0]["accession"] == "ACC-778899"
 
 
 def test_the_worklist_is_stat_first_then_by_due_time(session: Session, keyring: Keyring) -> None:
     for accession, priority in (("A", "routine"), ("B", "urgent"), ("C", "stat")):
         accept(session, keyring, accession=accession, priority=priority)
-    shown = requests.worklist(session, DOCTOR, keyring=keyring)
+    shown = answers.worklist(session, DOCTOR, keyring=keyring)
     assert [entry["accession"] for entry in shown] == ["C", "B", "A"]
 
 
@@ -293,7 +367,7 @@ def test_a_missing_draft_is_told_with_its_reason(session: Session, keyring: Keyr
     held = leases.claim(session, "test", QUEUE)
     assert held is not None
     assert leases.settle_without(session, held, Reason.NO_MODEL)
-    assert requests.view(session, requests.get(session, first.id, SYSTEM)) == {
+    assert answers.view(session, requests.get(session, first.id, SYSTEM)) == {
         "id": str(first.id),
         "state": "withheld",
         "reason": "no_model",
@@ -327,8 +401,8 @@ def test_a_critical_finding_moves_a_request_up_without_making_it_stat(session: S
 
 def test_the_signed_text_returns_through_the_door_it_came_by(session: Session, keyring: Keyring) -> None:
     first = accept(session, keyring)
-    requests.sign(session, first.id, "右肺上叶小结节。", None, DOCTOR)
-    told = requests.view(session, requests.get(session, first.id, SYSTEM))
+    sign_offs.sign(session, first.id, "右肺上叶小结节。", None, DOCTOR)
+    told = answers.view(session, requests.get(session, first.id, SYSTEM))
     assert told["signed"] == {"version": 1, "impression": "右肺上叶小结节。", "place": "here"}
 
 

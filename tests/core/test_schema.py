@@ -29,11 +29,11 @@ def test_the_drafting_role_cannot_read_identities(database: sa.Engine, database_
 
 
 def test_what_a_person_signed_is_never_overwritten(database: sa.Engine, keyring: Keyring) -> None:
-    from core import requests
+    from core import sign_offs
 
     with db.transaction(database) as session:
         institution(session)
-        requests.sign(session, accept(session, keyring).id, "右肺结节。", None, DOCTOR)
+        sign_offs.sign(session, accept(session, keyring).id, "右肺结节。", None, DOCTOR)
     with pytest.raises(sa.exc.IntegrityError, match="append-only"), db.transaction(database) as session:
         session.execute(sa.text("UPDATE sign_offs SET impression = ''"))
 

@@ -11,14 +11,26 @@ from typing import Any
 import pytest
 import torch
 
+from worker import prompt
 from worker.engine.batched import Batched
 from worker.engine.cb import ContinuousBatching
-from worker.engine.resident import Limits, Resident
+from worker.engine.limits import Limits
+from worker.engine.resident import Resident
+from worker.engine.static import Static
 from worker.engine.weights import digest
 
 LETTERS = "右左肺上下叶段结节影积液长径边界清纵隔淋巴未见肿大心包骨折肝脾胰肾囊性低密度增强扫描颈椎间盘突出0123456789.,、。;:mC/"
 BEGIN, END, UNKNOWN, TURN = "<bos>", "<eos>", "<unk>", "<end_of_turn>"
 LIMITS = Limits(prompt_tokens=64, total_tokens=128, in_flight=4)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Small models are quicker without threads that wait for each other, above all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def tiny_tokenizer() -> Any:
@@ -41,13 +53,13 @@ def tiny_tokenizer() -> Any:
     )
 
 
-def tiny_llama(vocabulary: int) -> Any:
+def tiny_llama(vocabulary: int, positions: int = 128) -> Any:
     """A new model, with the same weights every time."""
-    return deepcopy(_tiny_llama(vocabulary))
+    return deepcopy(_tiny_llama(vocabulary, positions))
 
 
 @cache
-def _tiny_llama(vocabulary: int) -> Any:
+def _tiny_llama(vocabulary: int, positions: int) -> Any:
     # Once, and before any engine starts: a starting continuous batch seeds torch's generator anew, from a thread of its own.
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -59,7 +71,7 @@ def _tiny_llama(vocabulary: int) -> Any:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=128,
+        max_position_embeddings=positions,
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=1,
@@ -79,25 +91,13 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=[Batched, ContinuousBatching], ids=["generate", "cb"])
+@pytest.fixture(params=[Batched, ContinuousBatching, Static], ids=["generate", "cb", "static"])
 def tiny_engine(request: pytest.FixtureRequest, tiny_base: Path) -> Iterator[Resident]:
     """Each engine in turn on the tiny model."""
-    with one_thread():
-        tokenizer = tiny_tokenizer()
-        engine = request.param(tiny_llama(len(tokenizer)), tokenizer, LIMITS, base=tiny_base)
-        yield engine
-        engine.drain(5)
-
-
-class one_thread:
-    """Matrices of 64 columns are quicker without threads that wait for each other."""
-
-    def __enter__(self) -> None:
-        self._before = torch.get_num_threads()
-        torch.set_num_threads(1)
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self._before)
+    tokenizer = tiny_tokenizer()
+    engine = request.param(tiny_llama(len(tokenizer)), tokenizer, LIMITS, base=tiny_base)
+    yield engine
+    engine.drain(5)
 
 
 AdapterMaker = Callable[..., Path]
@@ -135,7 +135,8 @@ def make_adapter(tmp_path: Path) -> AdapterMaker:
 
 
 def seal(folder: Path, base: Path, name: str, golden: dict[str, list[int]] | None = None) -> None:
-    """Write the manifest of an adapter directory as it is now."""
+    """Write the manifest of an adapter directory as it is now, with all that a registered version needs."""
+    settings = json.loads((folder / "adapter_config.json").read_text("utf-8"))
     files = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.iterdir()
@@ -144,7 +145,14 @@ def seal(folder: Path, base: Path, name: str, golden: dict[str, list[int]] | Non
     manifest = {
         "id": name,
         "base": {"model": base.name, "digest": digest(base)},
+        "adapter": {"r": settings.get("r"), "alpha": settings.get("lora_alpha")},
+        "weights": "nf4+adapter",
+        "prompt": {"template": "brief", "version": prompt.version("brief")},
+        "training": {},
+        "scope": [],
+        "sandbox_only": False,
         "files": files,
         "golden": golden or {},
+        "created_at": "2026-01-01T00:00:00Z",
     }
     (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")

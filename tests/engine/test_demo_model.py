@@ -17,10 +17,13 @@ PROMPTS = [
     "影像所见：颈椎生理曲度变直，C4/5、C5/6椎间盘向后突出，硬膜囊受压。椎体边缘骨质增生。\n影像诊断：",
 ]
 CAP = 200
-WAIT = 280
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"  # peft asks transformers for it
-)
+WAIT = 800
+pytestmark = [
+    pytest.mark.filterwarnings(
+        "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"  # peft asks transformers for it
+    ),
+    pytest.mark.timeout(900),  # the real model, on a machine that may have others to serve
+]
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +79,8 @@ def test_a_truncated_adapter_is_refused_and_the_old_one_serves_the_same_text(
 
 
 def test_an_engine_does_not_open_on_an_adapter_that_answers_wrongly(
-    base_model_cache: Path, make_adapter: AdapterMaker, home: Path
+    tiny_base: Path, make_adapter: AdapterMaker, home: Path
 ) -> None:
-    golden = {"prompt_tokens": [2, 238766, 241134], "first_tokens": [262000, 262001]}
+    adapter = make_adapter(tiny_base, "odd", golden={"prompt_tokens": [0, 4, 5], "first_tokens": [9, 9, 9, 9]})
     with pytest.raises(Broken, match="golden"):
-        open_engine(
-            WorkerSettings(home=home, device="cpu"),
-            base_model_cache,
-            make_adapter(base_model_cache, "odd", golden=golden),
-        )
+        open_engine(WorkerSettings(home=home, device="cpu"), tiny_base, adapter)

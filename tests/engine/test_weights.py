@@ -10,7 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.errors import Broken
-from tests.engine.conftest import AdapterMaker
+from tests.engine.conftest import AdapterMaker, tiny_llama, tiny_tokenizer
+from worker.engine.adapter import attach, detach, verify
+from worker.engine.beside import lighten
+from worker.engine.layouts import SHORT
 from worker.engine.weights import DEMO, DEMO_DIGEST, base_model, digest, encode, end_tokens, load
 
 pytestmark = pytest.mark.filterwarnings(
@@ -115,6 +118,22 @@ def test_weights_loaded_to_train_survive_a_forward_pass(tiny_base: Path) -> None
     assert torch.equal(functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state), before)
 
 
+def test_a_long_input_is_multiplied_with_decoded_weights_and_a_short_one_with_packed_ones(tiny_base: Path) -> None:
+    import bitsandbytes.functional as functional
+
+    model, _ = load(tiny_base, None, device="cpu")
+    layer = linear4bits(model)[0]
+    if not layer.support_avx512bf16_for_cpu:
+        pytest.skip("this CPU has one layout")
+    decoded = functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    x = torch.randn(1, SHORT + 1, 64, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
+    for _ in range(2):  # before and after the weights are repacked
+        assert torch.equal(layer(x), torch.nn.functional.linear(x, decoded))
+        short = layer(x[:, :SHORT])
+        assert layer.weight.quant_state.packing_format_for_cpu
+        assert torch.allclose(short.float(), layer(x)[:, :SHORT].float(), atol=0.02, rtol=0.02)
+
+
 def test_merged_weights_answer_like_the_adapter_beside_four_bits(tiny_base: Path, make_adapter: AdapterMaker) -> None:
     adapter = make_adapter(tiny_base, "a-1")
     beside, _ = load(tiny_base, adapter, device="cpu")
@@ -128,3 +147,18 @@ def test_merged_weights_answer_like_the_adapter_beside_four_bits(tiny_base: Path
         return float(torch.nn.functional.kl_div(actual, expected, log_target=True, reduction="batchmean"))
 
     assert divergence(merged) < 0.02 * divergence(bare)
+
+
+def test_fewer_kernels_of_an_adapter_give_what_peft_gives_and_go_with_it(
+    tiny_base: Path, make_adapter: AdapterMaker
+) -> None:
+    tokenizer = tiny_tokenizer()
+    bare = tiny_llama(len(tokenizer))
+    model = attach(bare, verify(make_adapter(tiny_base, "a-1"), digest(tiny_base))).eval()
+    beside, alone = log_probabilities(model), log_probabilities(tiny_llama(len(tokenizer)))
+    assert not torch.allclose(beside, alone, atol=0.1)
+    lighten(model)
+    forwards = [layer for layer in model.modules() if type(vars(layer).get("forward")).__name__ == "_Beside"]
+    assert len(forwards) == 4  # two projections of two layers
+    assert torch.allclose(log_probabilities(model), beside, atol=1e-4)
+    assert torch.equal(log_probabilities(detach(model)), alone)

@@ -40,7 +40,7 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, **more}
 
 
-def valuer(*arguments: str, timeout: float = 600, **settings: str) -> dict[str, Any]:
+def valuer(*arguments: str, timeout: float = 840, **settings: str) -> dict[str, Any]:
     """Runs a command with `--json` and returns its object."""
     command = [sys.executable, "-m", "admin.main", *arguments, "--json"]
     done = subprocess.run(

@@ -1,5 +1,7 @@
 """Pretend hospitals as real databases for the tests of ingest: the six of the sandbox, or one table that a test fills itself."""
 
+import socket
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,3 +69,23 @@ def south(settings: IngestSettings, database: sa.Engine, keyring: Keyring, maria
     yield hospital
     hospital.close()
     drop_from_mariadb(name)
+
+
+@pytest.fixture
+def black_hole() -> Iterator[int]:
+    """A port that accepts connections and never says a word."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    taken: list[socket.socket] = []
+
+    def accept() -> None:
+        while True:
+            try:
+                taken.append(listener.accept()[0])
+            except OSError:
+                return
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield listener.getsockname()[1]
+    listener.close()
+    for connection in taken:
+        connection.close()

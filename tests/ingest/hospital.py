@@ -53,6 +53,9 @@ DR = "XR"
 """
 
 
+VERSIONED = ("version", "status", "content_hash", "findings_raw", "impression_raw", "author", "reviewer", "modified_at")
+
+
 @dataclass
 class Hospital:
     """A hospital, our database, and how to read the one into the other."""
@@ -167,12 +170,10 @@ class Hospital:
 
 
 def versions_of(session: Session, report: Report) -> list[ReportVersion]:
-    """The versions of a report, in order of arrival."""
-    return list(
-        session.exec(
-            select(ReportVersion).where(ReportVersion.report_id == report.id).order_by(col(ReportVersion.version))
-        )
-    )
+    """The versions of a report, in order of arrival; the only one of a report stands in `reports` alone."""
+    query = select(ReportVersion).where(ReportVersion.report_id == report.id).order_by(col(ReportVersion.version))
+    kept = list(session.exec(query))
+    return kept or [ReportVersion(report_id=report.id, **{name: getattr(report, name) for name in VERSIONED})]
 
 
 def mariadb() -> str | None:

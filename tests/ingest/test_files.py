@@ -171,7 +171,7 @@ def test_json_lines_are_read_and_a_broken_one_is_kept(drop: Drop) -> None:
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        ((HEADER + line("1")).encode("utf-16"), "utf16"),
+        ((HEADER + line("1")).encode("utf-16")[:-1], "utf16"),
         ("检查号,状态\r\n1,审核\r\n".encode("gb18030"), "missing_column"),
     ],
 )

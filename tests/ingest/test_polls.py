@@ -1,22 +1,21 @@
 """Reading a hospital's database: what is found, what is found again, and what an interrupted or hanging poll leaves behind."""
 
-import socket
-import threading
 import time
-from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import psycopg
+import pymysql
 import pytest
 import sqlalchemy as sa
 
 from core import db, institutions
 from core.tables import Cursor
-from ingest import mapping, poll, service
+from ingest import child, mapping, poll, service, standing
 from ingest.poll import PollResult
 from ingest.sources import BATCH
 from ingest.sql import SqlSource
-from tests.ingest.hospital import IMPRESSION, NOON, Hospital
+from tests.ingest.hospital import COLUMNS, IMPRESSION, NOON, Hospital
 
 
 def counts(result: PollResult) -> tuple[int, int, int, str | None]:
@@ -133,26 +132,6 @@ def test_the_hospital_is_only_ever_read(north: Hospital) -> None:
     assert north.connection.execute("SELECT count(*) FROM report").fetchone() == (1,)
 
 
-@pytest.fixture
-def black_hole() -> Iterator[int]:
-    """A port that accepts connections and never says a word."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    taken: list[socket.socket] = []
-
-    def accept() -> None:
-        while True:
-            try:
-                taken.append(listener.accept()[0])
-            except OSError:
-                return
-
-    threading.Thread(target=accept, daemon=True).start()
-    yield listener.getsockname()[1]
-    listener.close()
-    for connection in taken:
-        connection.close()
-
-
 def test_a_database_that_hangs_ends_at_the_deadline_and_stops_nobody_else(north: Hospital, black_hole: int) -> None:
     hanging = Hospital(
         "hanging", None, f'url = "mariadb://a@127.0.0.1:{black_hole}/x"', north.ours, north.settings, north.keyring
@@ -168,14 +147,14 @@ def test_a_database_that_hangs_ends_at_the_deadline_and_stops_nobody_else(north:
     assert results["hanging"].error == "deadline"
     assert results["north"].stored == 1
     with db.transaction(north.ours) as session:
-        standing = {row["name"]: row["failure"] for row in service.status(session)}
-    assert standing == {"hanging": "deadline", "north": None}
+        failures = {row["name"]: row["failure"] for row in standing.status(session)}
+    assert failures == {"hanging": "deadline", "north": None}
 
 
 def test_one_poll_of_an_institution_at_a_time(north: Hospital) -> None:
     north.write(1)
     with north.ours.connect() as connection:
-        connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": poll.lock_of("north")})
+        connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": child.lock_of("north")})
         assert north.poll().error == "busy"
     north.ours.dispose()
     assert north.poll().stored == 1
@@ -210,3 +189,93 @@ def test_a_source_clock_that_jumps_is_not_trusted_for_one_poll(north: Hospital) 
     north.write(2)
     assert north.poll().error == "clock_jump"
     assert counts(north.poll()) == (1, 1, 0, None)
+
+
+class Wrong(SqlSource):
+    """A source whose clock is off."""
+
+    off = timedelta()
+
+    def clock(self) -> datetime:
+        return super().clock() + self.off
+
+
+def poll_at(hospital: Hospital, off: timedelta) -> PollResult:
+    """A poll of a source whose clock is off by that much."""
+    with db.transaction(hospital.ours) as session:
+        institutions.sync(session, institutions.load_profiles(hospital.settings.institutions_dir))
+    of = mapping.load(hospital.settings.institutions_dir / f"{hospital.code}.toml")
+    source = Wrong(of, deadline_s=60)
+    source.off = off
+    with closing(source):
+        return poll.poll(hospital.ours, source, of, hospital.keyring, budget_s=60, resume={}, told=lambda _: None)
+
+
+def position_of(hospital: Hospital) -> datetime | None:
+    with db.transaction(hospital.ours) as session:
+        row = session.get(Cursor, (hospital.code, "reports"))
+        return None if row is None else row.position_at
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_clock_that_jumps_stops_the_cursor_once_and_is_followed_when_it_stays(north: Hospital, hours: int) -> None:
+    now, off = datetime.now(UTC), timedelta(hours=hours)
+    north.write(1, at=now - timedelta(hours=5))
+    assert poll_at(north, timedelta()).error is None
+    before = position_of(north)
+    north.write(2, at=now + off - timedelta(minutes=1))
+    jumped = poll_at(north, off)
+    assert (jumped.error, jumped.rows_read, position_of(north)) == ("clock_jump", 0, before)
+    assert counts(poll_at(north, off))[0] == 1
+    assert poll_at(north, timedelta()).error == "clock_jump"
+    north.write(3, at=now)
+    assert counts(poll_at(north, timedelta()))[0] == 1
+
+
+def test_what_is_written_after_a_clock_was_set_back_by_days_is_found(north: Hospital) -> None:
+    now = datetime.now(UTC)
+    ahead = timedelta(days=10)
+    north.write(1, at=now + ahead - timedelta(minutes=1))
+    assert counts(poll_at(north, ahead))[0] == 1
+    assert poll_at(north, timedelta()).error == "clock_jump"
+    north.write(2, at=now - timedelta(minutes=1))  # far behind the position
+    assert counts(poll_at(north, timedelta()))[0] == 1
+
+
+def test_without_an_overlap_the_last_moment_is_still_read_again(north: Hospital) -> None:
+    path = north.settings.institutions_dir / "north.toml"
+    path.write_text(path.read_text("utf-8").replace("settle_s = 0", "settle_s = 0\noverlap_s = 0"), "utf-8")
+    north.write(5)
+    north.poll()
+    north.write(3)  # same moment, smaller key
+    north.write(9)
+    assert counts(north.poll())[0] == 2
+
+
+def test_a_row_that_mariadb_committed_late_is_found_by_the_next_poll(south: Hospital) -> None:
+    late = pymysql.connect(host="127.0.0.1", user="root", password="", charset="utf8mb4", autocommit=False)
+    with south.connection.cursor() as cursor:
+        cursor.execute("SELECT database()")
+        late.select_db(cursor.fetchone()[0])
+    with late.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute(
+            f"INSERT INTO report ({COLUMNS}) VALUES (7, 'A-7', 'P-7', NULL, '1', '左肺下叶见斑片影。', '左肺下叶炎症。', 'F', '50', 'CT',"
+            " '胸部', '2025-06-01 20:00:00')"
+        )
+    south.write(8, at=NOON + timedelta(minutes=5))
+    assert counts(south.poll())[0] == 1
+    late.commit()
+    late.close()
+    assert counts(south.poll())[0] == 1
+    assert south.report(7).modified_at == NOON
+
+
+def test_many_rows_of_one_second_in_mariadb_all_arrive(south: Hospital) -> None:
+    rows = BATCH + 7
+    with south.connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO report ({COLUMNS}) SELECT seq, concat('A-', seq), concat('P-', seq), NULL, '1', concat('右肺上叶见结节影，编号', seq, '。'),"
+            f" '右肺上叶结节。', 'F', '50', 'CT', '胸部', '2025-06-01 20:00:00' FROM seq_1_to_{rows}"
+        )
+    assert counts(south.poll()) == (rows, 0, 0, None)

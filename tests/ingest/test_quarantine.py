@@ -85,3 +85,49 @@ def test_a_feed_that_no_longer_fits_its_mapping_stops_before_it_fills_the_quaran
     result = north.poll()
     assert (result.error, result.stored, result.unchanged) == (None, 100, 100)
     assert north.quarantined() == []
+
+
+def test_a_replay_can_be_tried_and_kept_to_one_reason(north: Hospital) -> None:
+    north.write(1, st="7")
+    north.write(2, st="7", zd="")
+    north.write(3, st="8")
+    north.write(4, age="很大")
+    north.poll()
+    with db.transaction(north.ours) as session:
+        counted = {(row["reason"], row["rows"]) for row in quarantine.counts(session, "north")}
+    assert counted == {("unknown_status", 3), ("bad_age", 1)}
+    north.describe(**{"7": "final"})
+    of = {"north": mapping.load(north.settings.institutions_dir / "north.toml")}
+    tried = quarantine.replay(north.ours, north.keyring, of, reason="unknown_status", dry_run=True)
+    assert (tried.taken, tried.left, tried.reasons) == (1, 2, {"empty_impression": 1, "unknown_status": 1})
+    assert (north.reports(), len(north.quarantined())) == ({}, 4)
+    assert {row.attempts for row in north.quarantined()} == {0}
+    done = quarantine.replay(north.ours, north.keyring, of, reason="unknown_status")
+    assert (done.taken, done.left, done.reasons) == (tried.taken, tried.left, tried.reasons)
+    waiting = {row.reason: row.attempts for row in north.quarantined()}
+    assert waiting == {"empty_impression": 1, "unknown_status": 1, "bad_age": 0}
+
+
+def test_an_old_row_that_is_taken_late_does_not_replace_what_came_since(north: Hospital) -> None:
+    north.write(1, st="7")
+    north.poll()
+    (old,) = north.quarantined()
+    with db.transaction(north.ours) as session:
+        session.execute(sa.text("UPDATE quarantine SET context = context - 'source_id'"))  # as of a row without its key
+    north.write(1, zd="左肺上叶实性小结节。", at=NOON + timedelta(minutes=1))
+    north.poll()
+    north.describe(**{"7": "final"})
+    of = {"north": mapping.load(north.settings.institutions_dir / "north.toml")}
+    assert quarantine.replay(north.ours, north.keyring, of, [old.id]).taken == 1
+    assert north.report(1).impression == "左肺上叶实性小结节。"
+
+
+def test_more_rows_than_a_page_are_replayed_in_one_go(north: Hospital) -> None:
+    rows = quarantine.PAGE + 3
+    for key in range(rows):
+        north.write(key, st="7")
+    north.poll()
+    north.describe(**{"7": "final"})
+    of = {"north": mapping.load(north.settings.institutions_dir / "north.toml")}
+    assert quarantine.replay(north.ours, north.keyring, of).taken == rows
+    assert (len(north.reports()), north.quarantined()) == (rows, [])

@@ -8,7 +8,7 @@ import pytest
 
 from core.identity import Keyring
 from ingest import mapping
-from ingest.cleaning import cleaned
+from ingest.cleaning import cleaned_batch
 from ingest.rows import Incoming, Reject, Rows
 from ingest.sources import Batch
 from tests.ingest.hospital import FILE, FINDINGS, IMPRESSION, NOON
@@ -141,7 +141,7 @@ def test_the_patients_own_name_and_numbers_leave_the_text(tmp_path: Path, keyrin
     taken = take(tmp_path, keyring, row)
     assert isinstance(taken, Incoming)
     assert taken.findings == text
-    clean = cleaned(taken)
+    clean = cleaned_batch([taken])[0]
     for secret in ("吴桐桐", "CT20250601", "13800138000", "<br>"):
         assert secret not in clean.findings
     assert "长径约6mm" in clean.findings
@@ -164,11 +164,11 @@ def test_a_title_above_the_impression_is_no_part_of_what_a_model_learns(
     taken = take(tmp_path, keyring, {**ROW, "impression": title + IMPRESSION})
     assert isinstance(taken, Incoming)
     assert taken.impression == title + IMPRESSION
-    assert cleaned(taken).impression == IMPRESSION
+    assert cleaned_batch([taken])[0].impression == IMPRESSION
 
 
 @pytest.mark.parametrize("impression", ["建议：定期复查。", "1、肝囊肿：S8段。", "左肺占位，提示肺癌：建议增强。"])
 def test_words_that_look_like_a_title_stay(tmp_path: Path, keyring: Keyring, impression: str) -> None:
     taken = take(tmp_path, keyring, {**ROW, "impression": impression})
     assert isinstance(taken, Incoming)
-    assert cleaned(taken).impression == impression
+    assert cleaned_batch([taken])[0].impression == impression

@@ -16,7 +16,7 @@ from core.identity import Keyring
 from core.requests import Actor
 from core.settings import IngestSettings, QueueSettings
 from core.tables import DraftRequest, Quarantine, Report, SignOff
-from ingest import service
+from ingest import service, standing
 from sandbox import generator, hospitals
 from sandbox.facts import PretendReport
 from tests.ingest.hospital import drop_from_mariadb, mariadb
@@ -111,12 +111,12 @@ def test_every_report_of_six_hospitals_is_either_stored_or_quarantined(
     again = service.run_once(database, settled, keyring)
     assert sum(result.stored for result in again.values()) == 0
     with db.transaction(database) as session:
-        table = service.stats(session)
-        standing = service.status(session)
+        table = standing.stats(session)
+        rows = standing.status(session)
     usable = sum(line["reports"] + sum(line["kept_out"].values()) for line in table)
-    assert usable == len(town.reports) - missing == sum(row["reports"] for row in standing)
+    assert usable == len(town.reports) - missing == sum(row["reports"] for row in rows)
     assert {line["institution"] for line in table} == set(results)
-    assert all(row["fresh_s"] < 60 and row["failure"] is None for row in standing)
+    assert all(row["fresh_s"] < 60 and row["failure"] is None for row in rows)
 
 
 @pytest.mark.parametrize("house", [1, 2, 3, 6])

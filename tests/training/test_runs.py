@@ -9,16 +9,22 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import torch
+from safetensors.torch import load_file
 from sqlmodel import Session, select
 
 from core import processes, queue, registry
 from core.db import transaction
 from core.errors import Conflict, NotFound, Refused
+from core.identity import Keyring
+from core.settings import TrainingSettings
 from core.states import ReportStatus, RunState
-from core.tables import Dataset, Evaluation, Report, TrainingRun
+from core.tables import Dataset, DraftRequest, Evaluation, Report, TrainingRun, TrainingSchedule
 from tests import builders
-from training import runs
-from training.dataset import Policy
+from tests.training.listening import listening
+from tests.training.test_continuation import learned
+from training import eligible, runs, schedule
+from training.policy import Policy
 from training.runs import Options
 from training.service import LOOK_S, Trainer
 
@@ -51,6 +57,8 @@ def test_an_unknown_profile_option_or_training_set_is_refused_before_it_is_queue
         runs.start(session, "huge", Options(), "user:boss")
     with pytest.raises(Refused, match="no such option: colour"):
         runs.start(session, "smoke", Options(changes={"colour": "red"}), "user:boss")
+    with pytest.raises(Refused, match="'many' is no value for the option accumulation"):
+        runs.start(session, "smoke", Options(changes={"accumulation": "many"}), "user:boss")
     with pytest.raises(NotFound, match="no training set"):
         runs.start(session, "smoke", Options(dataset="0123"), "user:boss")
 
@@ -190,6 +198,95 @@ def test_a_run_freezes_trains_evaluates_and_registers_a_version_that_serves(sign
 
 
 @pytest.mark.usefixtures("environment")
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft asks transformers
+def test_a_run_that_goes_on_from_a_version_begins_with_its_weights_and_records_it(
+    signed: sa.Engine, tiny_base: Path, home: Path
+) -> None:
+    with transaction(signed) as session:
+        data = eligible.build(session, home, Policy())
+        before = learned(session, tiny_base, home, data)
+        # next to no rate: what comes out is what it began with
+        chosen = {"steps": 1, "learning_rate": 1e-12}
+        run = waiting(session, dataset=data.id, changes=chosen, evaluate=1, continued_from=before.id)
+    assert Trainer(signed).take_one()
+    with transaction(signed) as session:
+        ended = runs.get(session, run.id)
+        assert (ended.state, ended.error) == (RunState.DONE, None)
+        after = registry.get(session, ended.model_version or "")
+    assert after.manifest["training"]["continued_from"] == before.id
+    old, new = (load_file(Path(row.path) / "adapter_model.safetensors") for row in (before, after))
+    assert all(torch.equal(old[name], new[name]) for name in old)
+
+
+@pytest.mark.timeout(900)  # a run that is stopped and goes on: two child processes, on a machine that may be busy
+@pytest.mark.usefixtures("environment")
+def test_a_schedules_run_stands_back_for_a_waiting_request_goes_on_and_its_end_is_told(
+    signed: sa.Engine, tmp_path: Path, keyring: Keyring
+) -> None:
+    with transaction(signed) as session:
+        schedule.put(
+            session, "nightly", "smoke", Options(changes={"steps": 6}, evaluate=1), "user:boss", after_reports=5
+        )
+        session.execute(sa.update(TrainingSchedule).values(created_at=sa.func.now() - sa.text("interval '1 hour'")))
+    script = tmp_path / "tell.py"
+    script.write_text(f"import sys, pathlib; pathlib.Path({str(tmp_path / 'told')!r}).write_text(sys.stdin.read())")
+    with listening() as (url, heard):
+        trainer = Trainer(
+            signed, TrainingSettings(notice_url=url, notice_command=f"{sys.executable} {script}", yield_s=1.0)
+        )
+        trainer.start()
+        presence = processes.Presence(signed, "worker", in_flight=8).start()
+        try:
+            run = _until(lambda: _newest(signed))
+            assert run.requested_by == "process:schedule"
+            _until(lambda: _newest(signed).state is RunState.RUNNING)
+            with transaction(signed) as session:
+                builders.institution(session)
+                waits = builders.accept(session, keyring).id
+            _until(lambda: _newest(signed).state is RunState.QUEUED)  # stood back, before it had done much
+            with transaction(signed) as session:
+                assert runs.get(session, run.id).progress["crashes"] == 0
+                session.execute(sa.update(DraftRequest).values(state="cancelled").where(DraftRequest.id == waits))  # type: ignore[arg-type]
+            *_, ended = runs.follow(signed, run.id, every_s=0.2)
+            _until(lambda: heard)
+        finally:
+            presence.stop()
+            trainer.stop()
+    assert (ended.state, ended.error, ended.progress["step"]) == (RunState.DONE, None, 6)
+    [told] = heard
+    assert told == json.loads((tmp_path / "told").read_text())
+    assert (told["outcome"], told["model"]) == ("held", ended.model_version)
+    assert "first" in told["rules"]  # no baseline was measured: the gate would say no
+    with transaction(signed) as session:
+        assert len(runs.newest(session)) == 1  # nothing was signed since
+
+
+def _newest(database: sa.Engine) -> TrainingRun | None:
+    with transaction(database) as session:
+        return next(iter(runs.newest(session)), None)
+
+
+def _until(so: Any, patience_s: float = 400.0) -> Any:
+    end = time.monotonic() + patience_s
+    while not (found := so()):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    return found
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_run_in_two_processes_is_registered_once(signed: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VALUER_TRAINING_PROCESSES", "2")
+    with transaction(signed) as session:
+        run = waiting(session, changes={"steps": 2}, evaluate=1)
+    assert Trainer(signed).take_one()
+    with transaction(signed) as session:
+        ended = runs.get(session, run.id)
+        assert (ended.state, ended.error) == (RunState.DONE, None)
+        assert registry.get(session, ended.model_version or "").manifest["training"]["steps"] == 2
+
+
+@pytest.mark.usefixtures("environment")
 def test_a_worker_that_stops_saves_the_run_and_lets_it_wait(signed: sa.Engine, home: Path) -> None:
     with transaction(signed) as session:
         run = waiting(session, changes={"epochs": 100_000, "steps": None})
@@ -209,11 +306,14 @@ def test_a_worker_that_stops_saves_the_run_and_lets_it_wait(signed: sa.Engine, h
 def test_a_run_without_anything_to_train_on_fails_with_a_sentence(database: sa.Engine) -> None:
     with transaction(database) as session:
         run = waiting(session)
-    assert Trainer(database).take_one()
+    with listening() as (url, heard):
+        assert Trainer(database, TrainingSettings(notice_url=url)).take_one()
     with transaction(database) as session:
         ended = runs.get(session, run.id)
     assert ended.state is RunState.FAILED
     assert "no signed report to train on" in (ended.error or "")
+    [told] = heard
+    assert (told["outcome"], told["run"], told["error"]) == ("failed", str(run.id), ended.error)
 
 
 @pytest.mark.usefixtures("environment")

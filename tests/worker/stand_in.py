@@ -6,14 +6,14 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
-from core.errors import Broken, EngineRestarting, InputTooLong
+from core.errors import Broken, EngineRestarting, InputTooLong, ValuerError
 from worker.engine.protocol import Generation, Health, Job
 
 Answer = Callable[[Job], str]
 
 
 class StandIn:
-    """Answers each job with `answer(job)` after `seconds`; keeps every job that it saw."""
+    """Answers each job with `answer(job)` after `seconds`, or fails with what that raises; keeps every job that it saw."""
 
     def __init__(self, answer: Answer | str = "1、右肺上叶小结节；\n2、左侧胸腔积液。", seconds: float = 0.0) -> None:
         self._answer: Answer = answer if callable(answer) else lambda _: answer
@@ -39,10 +39,17 @@ class StandIn:
 
     def _work(self, job: Job, future: Future[Generation], adapter: str | None) -> None:
         time.sleep(self.seconds)
-        text = self._answer(job).replace("{adapter}", str(adapter))
+        failure, text = None, ""
+        try:
+            text = self._answer(job).replace("{adapter}", str(adapter))
+        except ValuerError as error:
+            failure = error
         with self._lock:
             if self._futures.pop(job.id, None) is None:
                 return
+        if failure is not None:
+            future.set_exception(failure)
+            return
         future.set_result(Generation(text, "stop", 10, len(text), self.seconds, job.options, None))
 
     def cancel(self, job_id: str) -> None:

@@ -44,7 +44,12 @@ class Door:
         return str(answer.json()["id"])
 
     def settle(
-        self, text: str | None = DRAFT, *, issues: list[dict[str, Any]] | None = None, reason: Reason | None = None
+        self,
+        text: str | None = DRAFT,
+        *,
+        issues: list[dict[str, Any]] | None = None,
+        reason: Reason | None = None,
+        hidden: bool = False,
     ) -> UUID:
         """Does what a worker does with the best waiting request: a draft with these issues, or none for this reason."""
         with db.transaction(self.engine) as session:
@@ -54,7 +59,7 @@ class Door:
                 leases.settle_without(session, held, reason)
             else:
                 assert text is not None
-                _drafted(session, held, text, issues or [])
+                _drafted(session, held, text, issues or [], hidden)
             return held.request.id
 
     def sent_and_drafted(self, **changes: Any) -> str:
@@ -98,7 +103,7 @@ class Browser:
         return found[1]
 
 
-def _drafted(session: Session, held: leases.Claim, text: str, issues: list[dict[str, Any]]) -> None:
+def _drafted(session: Session, held: leases.Claim, text: str, issues: list[dict[str, Any]], hidden: bool) -> None:
     versions = {"model_version": "demo-1", "prompt_version": "p1", "checks_version": "c1"}
     generation = Generation(
         id=new_id(),
@@ -116,4 +121,4 @@ def _drafted(session: Session, held: leases.Claim, text: str, issues: list[dict[
     )
     draft = Draft(id=new_id(), impression=text, label=LABEL, generation_id=generation.id, version=0, **versions)
     rows = [DraftIssue(draft_id=draft.id, rule="test", **issue) for issue in issues]
-    assert leases.settle_drafted(session, held, draft, rows, [generation])
+    assert leases.settle_drafted(session, held, draft, rows, [generation], hidden=hidden)

@@ -13,7 +13,7 @@ from sqlmodel import select
 from core import db, queue
 from core.states import Reason
 from core.tables import DraftRequest, RequestEvent, SignOff
-from tests.builders import FINDINGS, body
+from tests.builders import FINDINGS, body, institution
 from tests.worklist.door import DRAFT, LABEL, Door
 from worklist.shapes import RequestOut, RequestsOut, SignedOut, Standing, WorklistOut
 
@@ -64,13 +64,14 @@ def test_a_draft_is_answered_with_its_label_beside_the_text(door: Door) -> None:
     }
     door.settle(issues=[issue])
     answer = door.call("GET", f"/v1/requests/{made}").json()
+    assert described(RequestOut, answer)
+    assert len(answer["draft"].pop("evidence")["sentences"]) == 2
     assert answer == {
         "id": made,
         "state": "drafted",
         "draft": {"version": 1, "impression": DRAFT, "issues": [issue], "model": "demo-1", "label": LABEL},
     }
     assert LABEL not in answer["draft"]["impression"]
-    assert described(RequestOut, answer)
 
 
 def test_a_request_without_a_draft_says_why(door: Door) -> None:
@@ -286,3 +287,40 @@ def test_every_deed_leaves_an_audit_event(door: Door) -> None:
             .all()
         )
     assert actions == ["request.accepted", "draft.shown", "draft.read", "request.signed"]
+
+
+def test_an_institution_may_demand_that_red_issues_are_confirmed_over_the_api_too(door: Door) -> None:
+    made = door.send()
+    red = {"kind": "side", "severity": "red", "span_findings": [0, 2], "span_impression": [2, 4], "message": "左右不符"}
+    door.settle(issues=[{**red, "kind": "number", "severity": "amber"}, red])
+    body = {"impression": "右肺上叶结节。", "draft_version": 1}
+    with db.transaction(door.engine) as session:
+        institution(session, confirm_red=True)
+    refused = door.call("POST", f"/v1/requests/{made}/sign", "li", json=body)
+    assert (refused.status_code, refused.json()["error"]) == (409, "unconfirmed")
+    assert "1 (side)" in refused.json()["detail"]
+    assert door.state(made) == "drafted"
+    signed = door.call("POST", f"/v1/requests/{made}/sign", "li", json={**body, "confirmed": [1]})
+    assert signed.status_code == 200
+
+
+def test_without_that_demand_the_published_body_signs_as_ever(door: Door) -> None:
+    made = door.send()
+    red = {"kind": "side", "severity": "red", "span_findings": [0, 2], "span_impression": [2, 4], "message": "左右不符"}
+    door.settle(issues=[red])
+    body = {"impression": "右肺上叶结节。", "draft_version": 1}
+    assert door.call("POST", f"/v1/requests/{made}/sign", "li", json=body).status_code == 200
+
+
+def test_a_hidden_draft_is_shown_by_no_call_and_scored_when_the_report_is_signed(door: Door) -> None:
+    made = door.send()
+    door.settle(hidden=True)
+    told = door.call("GET", f"/v1/requests/{made}").json()
+    assert told == {"id": made, "state": "withheld", "reason": "held_back"}
+    for path in ("/v1/requests?since=", "/v1/requests?accession=A-1", "/v1/worklist"):
+        assert DRAFT[:6] not in door.call("GET", path).text
+    assert DRAFT[:6] not in door.browser().get(f"/requests/{made}").text
+    door.call("POST", f"/v1/requests/{made}/sign", "li", json={"impression": "右肺上叶结节。", "draft_version": None})
+    with db.transaction(door.engine) as session:
+        signed = session.exec(select(SignOff)).one()
+    assert (signed.exposure, signed.draft_id is not None) == ("hold_back", True)

@@ -2,9 +2,12 @@
 
 import json
 import logging
+import time
+from collections.abc import Iterator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import httpx
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
@@ -14,6 +17,7 @@ from core.identity import Keyring
 from core.settings import WorklistSettings
 from tests.builders import FINDINGS, body
 from tests.worklist.door import Door
+from worklist import bodies
 from worklist.app import create_app
 from worklist.bodies import LARGEST_BODY
 
@@ -226,3 +230,34 @@ def test_what_nobody_expected_is_500_without_a_word_of_the_content(
     refused(answer, 500, "internal")
     assert "draft_requests" not in answer.text
     assert FINDINGS[:6] not in caplog.text
+
+
+@pytest.mark.parametrize("cursor", ["9" * 30, "-1", "1_0", "٣", "1e3"])
+def test_a_cursor_that_is_no_number_of_ours_is_refused(door: Door, cursor: str) -> None:
+    answer = door.call("GET", "/v1/requests", params={"since": f"{cursor}.{UUID(int=0)}"})
+    assert (answer.status_code, answer.json()["error"]) == (422, "cursor")
+
+
+def test_a_field_named_twice_is_refused_since_nobody_knows_which_is_meant(door: Door) -> None:
+    sent = json.dumps(body()).replace('"priority"', '"findings": "未见异常。", "priority"')
+    answer = door.call("POST", "/v1/requests", content=sent.encode(), headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]) == (400, "malformed")
+
+
+@pytest.mark.parametrize("blank", [{"accession": " \u3000"}, {"patient": {"id": "  "}}])
+def test_a_blank_number_is_refused_since_all_blank_ones_would_be_the_same(door: Door, blank: dict[str, Any]) -> None:
+    answer = door.call("POST", "/v1/requests", json=body(**blank))
+    assert (answer.status_code, answer.json()["error"]) == (422, "blank")
+
+
+def test_a_body_that_trickles_is_not_waited_for(served: str, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "SLOWEST_BODY_S", 0.3)
+
+    def trickle() -> Iterator[bytes]:
+        yield b"{"
+        time.sleep(2.0)
+        yield b"}"
+
+    headers = {"Authorization": f"Bearer {door.keys['system']}", "Content-Type": "application/json"}
+    answer = httpx.post(f"{served}/v1/requests", content=trickle(), headers=headers, timeout=30)
+    assert (answer.status_code, answer.json()["error"]) == (408, "too_slow")

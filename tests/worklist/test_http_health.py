@@ -16,8 +16,10 @@ from fastapi.testclient import TestClient
 from core import db, queue
 from core.embedded import Servers
 from core.identity import Keyring
+from core.processes import DEAF_S, Presence
 from core.settings import WorklistSettings
-from tests.worklist.door import Door
+from core.states import Reason
+from tests.worklist.door import DRAFT, Door
 from worklist.app import create_app
 
 
@@ -35,12 +37,13 @@ def test_ready_says_what_is_missing(door: Door) -> None:
 
 def test_ready_says_that_the_schema_is_another_releases(door: Door) -> None:
     with db.transaction(door.engine) as session:
+        ours = session.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one()
         session.execute(sa.text("UPDATE alembic_version SET version_num = '0000'"))
     try:
         answer = door.client.get("/readyz")
     finally:
         with db.transaction(door.engine) as session:
-            session.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+            session.execute(sa.text("UPDATE alembic_version SET version_num = :ours"), {"ours": ours})
     assert answer.status_code == 503
     assert "0000" in answer.json()["detail"]
 
@@ -70,6 +73,34 @@ def test_metrics_count_the_queue_and_hold_no_id(door: Door) -> None:
     assert 'valuer_http_answers_total{method="GET",route="/v1/requests/{request_id}",status="200"} 1.0' in text
     assert made not in text
     assert "A-1" not in text
+
+
+def test_metrics_tell_of_the_drafting_without_a_text(door: Door) -> None:
+    door.sent_and_drafted()
+    door.send(accession="A-2")
+    door.settle(reason=Reason.TOO_LONG)
+    text = door.call("GET", "/metrics", "viewer").text
+    assert "valuer_generation_end_ratio 1.0" in text
+    assert "valuer_generation_loop_ratio 0.0" in text
+    assert "valuer_generation_null_ratio 0.0" in text
+    assert "valuer_request_tokens_per_second 100.0" in text
+    assert 'valuer_requests_without_draft{reason="too_long"} 1.0' in text
+    assert 'valuer_attempts{state="finished"} 2.0' in text
+    assert 'valuer_request_seconds_bucket{lane="routine",le="+Inf"} 1.0' in text
+    assert DRAFT[:6] not in text
+
+
+def test_ready_names_a_worker_that_no_permit_reaches(door: Door) -> None:
+    worker = Presence(door.engine, "worker", in_flight=1)
+    worker.watch(lambda: {"permit_age_s": 5})
+    worker.update("ready")
+    assert worker.name not in door.client.get("/readyz").text
+    worker.watch(lambda: {"permit_age_s": DEAF_S + 1})
+    worker.update()
+    answer = door.client.get("/readyz")
+    assert (answer.status_code, worker.name in answer.json()["detail"]) == (503, True)
+    worker.stop()
+    assert worker.name not in door.client.get("/readyz").text
 
 
 @pytest.mark.parametrize("path", ["/sign-in", "/v1/worklist", "/nothing", "/healthz", "/static/valuer.css"])

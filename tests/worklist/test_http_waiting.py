@@ -65,7 +65,7 @@ def test_a_settled_request_is_answered_at_once_however_long_the_wait(door: Door)
 def test_a_wait_without_news_ends_in_time_and_says_how_things_stand(door: Door) -> None:
     made = door.send()
     answer, seconds = timed(lambda: door.call("GET", f"/v1/requests/{made}?wait=0.6"))
-    assert answer.json() == {"id": made, "state": "queued"}
+    assert (answer.json()["id"], answer.json()["state"]) == (made, "queued")
     assert 0.5 < seconds < 15
 
 
@@ -159,3 +159,15 @@ def test_streams_do_not_keep_a_stopping_server(door: Door, served: str) -> None:
         assert next(heard) == ("ready", {})
         door.app.state.desk.watch.close()  # what the server does first when it is told to stop
         assert list(heard) == []
+
+
+def test_a_waiting_request_tells_how_long_and_an_answered_one_does_not(door: Door) -> None:
+    made = door.send()
+    told = door.call("GET", f"/v1/requests/{made}").json()
+    assert told["state"] == "queued"
+    assert told["elapsed_s"] >= 0
+    assert "expected_s" not in told
+    assert "草稿已等待" in door.browser().get(f"/cases/{made}").text
+    door.settle()
+    assert "elapsed_s" not in door.call("GET", f"/v1/requests/{made}").json()
+    assert "草稿已等待" not in door.browser().get(f"/cases/{made}").text

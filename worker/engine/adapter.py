@@ -13,20 +13,28 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from core.errors import Broken
+from worker.engine import rows
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_SETTINGS = ("peft_type", "task_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "target_modules")
+_HARMLESS = {"bias": "none", "inference_mode": True, "init_lora_weights": True, "megatron_core": "megatron.core"}
+"""What PEFT writes beside them; any other setting that is on changes what the tensors mean, and nobody evaluated that."""
 _GOLDEN_GAP = 1.0
 """Nats that a golden token may fall behind the likeliest one: kernels of another machine differ by far less, a wrong adapter by more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A verified adapter directory. `golden` is a prompt's tokens and the first tokens the adapter answers with; empty: not recorded."""
+    """A verified adapter directory. `golden` is a prompt's tokens and the first tokens the adapter answers with; empty: not recorded.
+
+    `embeddings`: it brings trained rows of the embedding, without which it is not the model that was evaluated.
+    """
 
     id: str
     path: Path
     golden_prompt: tuple[int, ...]
     golden_first: tuple[int, ...]
+    embeddings: bool = False
 
 
 def verify(path: Path, base_digest: str) -> Adapter:
@@ -47,6 +55,8 @@ def verify(path: Path, base_digest: str) -> Adapter:
     for name, expected in files.items():
         if Path(name).name != name:
             raise Broken(f"Adapter {identity}: its manifest names a file outside its directory")
+        if (path / name).is_symlink():
+            raise Broken(f"Adapter {identity}: {name} is a link, whose content could change after it was verified")
         try:
             with (path / name).open("rb") as file:
                 actual = hashlib.file_digest(file, "sha256").hexdigest()
@@ -54,9 +64,38 @@ def verify(path: Path, base_digest: str) -> Adapter:
             raise Broken(f"Adapter {identity}: {name} is missing") from error
         if actual != expected:
             raise Broken(f"Adapter {identity}: {name} is truncated or changed (its hash is not the manifest's)")
-    if json.loads((path / _CONFIG).read_text(encoding="utf-8")).get("peft_type") != "LORA":
+    _require_plain(identity, path / _CONFIG, manifest.get("adapter"))
+    _require_numbers(identity, path / _WEIGHTS)
+    return Adapter(identity, path, prompt, first, rows.FILE in files)
+
+
+def _require_plain(identity: str, config: Path, told: Any) -> None:
+    """Raises Broken unless the configuration is that of a plain LoRA adapter, of the rank and scale that the manifest tells of."""
+    try:
+        settings = dict(json.loads(config.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise Broken(f"Adapter {identity}: {config.name} cannot be read") from error
+    if settings.get("peft_type") != "LORA":
         raise Broken(f"Adapter {identity} is not a LoRA adapter")
-    return Adapter(identity, path, prompt, first)
+    odd = [name for name, value in settings.items() if name not in _SETTINGS and value and value != _HARMLESS.get(name)]
+    if odd:
+        raise Broken(f"Adapter {identity} is not a plain LoRA adapter: {', '.join(sorted(odd))}")
+    if isinstance(told, dict) and any(
+        name in told and told[name] != settings.get(its) for name, its in (("r", "r"), ("alpha", "lora_alpha"))
+    ):
+        raise Broken(f"Adapter {identity}: rank or alpha in {config.name} are not those of its manifest")
+
+
+def _require_numbers(identity: str, weights: Path) -> None:
+    """Raises Broken unless it is a whole safetensors file of finite floating-point numbers."""
+    try:
+        with safe_open(weights, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 - not a dict
+                tensor = opened.get_tensor(name)
+                if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+                    raise Broken(f"Adapter {identity}: {name} in {weights.name} holds what is not a number")
+    except SafetensorError as error:
+        raise Broken(f"Adapter {identity}: {weights.name} is not a whole safetensors file") from error
 
 
 def attach(model: Any, adapter: Adapter, *, trainable: bool = False) -> Any:
@@ -75,13 +114,20 @@ def attach(model: Any, adapter: Adapter, *, trainable: bool = False) -> Any:
     if got != _shapes(adapter):
         wrapped.unload()
         raise Broken(f"Adapter {adapter.id} does not fit the base model: its tensors are not those the model asks for")
+    if adapter.embeddings:
+        try:
+            rows.put(wrapped, adapter.path / rows.FILE)
+        except Broken:
+            wrapped.unload()
+            raise
     return wrapped
 
 
 def detach(model: Any) -> Any:
-    """The base without its adapter; the model itself when it has none."""
+    """The base without its adapter and with its own embedding; the model itself when it has none."""
     from peft import PeftModel
 
+    rows.take_out(model)
     return model.unload() if isinstance(model, PeftModel) else model
 
 
@@ -100,11 +146,8 @@ def check_golden(model: Any, adapter: Adapter) -> None:
 
 
 def _shapes(adapter: Adapter) -> dict[str, tuple[int, ...]]:
-    try:
-        with safe_open(adapter.path / _WEIGHTS, framework="pt") as opened:
-            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise Broken(f"Adapter {adapter.id}: {_WEIGHTS} is not a whole safetensors file") from error
+    with safe_open(adapter.path / _WEIGHTS, framework="pt") as opened:
+        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 - not a dict
 
 
 def _strip(model: Any) -> None:

@@ -4,54 +4,28 @@ A row ends on its own (end of sequence, cap, loop, cancel) and its future resolv
 the next ones wait for its longest row. The fallback where continuous batching does not run, and the reference it is tested against.
 """
 
-import threading
 import time
 from typing import Any
 
 import torch
 
-from worker.engine.resident import Flight, Resident
+from worker.engine.resident import Flight
 from worker.engine.sampling import choose, impose, row_seed
+from worker.engine.turns import Turns
 
 GATHER_S = 0.02
 """Seconds to wait for company after the first job of a batch: submitters wake up together and differ by milliseconds."""
 
 
-class Batched(Resident):
+class Batched(Turns):
     """Batches of up to `limits.in_flight` jobs, whatever their options, one batch after the other."""
 
-    def _start_backend(self) -> None:
-        self._waiting: list[Flight] = []
-        self._work = threading.Condition()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._thread.start()
-
-    def _stop_backend(self) -> None:
-        with self._work:
-            self._stopping = True
-            self._work.notify_all()
-        self._thread.join()
-
-    def _start(self, flight: Flight) -> None:
-        with self._work:
-            self._waiting.append(flight)
-            self._work.notify_all()
-
-    def _withdraw(self, flight: Flight) -> None:
-        with self._work:
-            if flight in self._waiting:
-                self._waiting.remove(flight)
-
-    def _run(self) -> None:
-        try:
-            while batch := self._gather():
-                self._generate(batch)
-        except Exception as error:  # whatever it is, the process must be replaced and no job may hang
-            self._die(error)
+    def _turn(self) -> None:
+        if batch := self._gather():
+            self._generate(batch)
 
     def _gather(self) -> list[Flight]:
-        """The next batch; empty when the engine stops."""
+        """The next batch; empty when the engine stops, or when nobody wants any more what was waiting."""
         with self._work:
             self._work.wait_for(lambda: self._waiting or self._stopping)
             until = time.monotonic() + GATHER_S
@@ -72,19 +46,18 @@ class Batched(Resident):
         ids = torch.tensor([[pad] * (longest - len(flight.prompt)) + flight.prompt for flight in batch])
         mask = torch.tensor([[0] * (longest - len(flight.prompt)) + [1] * len(flight.prompt) for flight in batch])
         rows = _Rows(self, batch, longest)
-        with torch.no_grad():
-            self._model.generate(
-                input_ids=ids.to(self._model.device),
-                attention_mask=mask.to(self._model.device),
-                generation_config=GenerationConfig(
-                    do_sample=False,
-                    max_new_tokens=max(flight.job.options.max_new_tokens for flight in batch),
-                    eos_token_id=ends,
-                    pad_token_id=pad,
-                ),
-                logits_processor=LogitsProcessorList([rows.scores]),
-                stopping_criteria=StoppingCriteriaList([rows.over]),
-            )
+        self._model.generate(
+            input_ids=ids.to(self._model.device),
+            attention_mask=mask.to(self._model.device),
+            generation_config=GenerationConfig(
+                do_sample=False,
+                max_new_tokens=max(flight.job.options.max_new_tokens for flight in batch),
+                eos_token_id=ends,
+                pad_token_id=pad,
+            ),
+            logits_processor=LogitsProcessorList([rows.scores]),
+            stopping_criteria=StoppingCriteriaList([rows.over]),
+        )
 
 
 class _Rows:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from worker.engine.attention import install
+from worker.engine.attention import NAME, install
 from worker.engine.resident import Flight, Resident
 from worker.engine.sampling import choose, impose, row_seed
 
@@ -24,6 +24,8 @@ STEP_TOKENS = {"cpu": 512, "cuda": 2048}
 TYPICAL_TOKENS = 1024
 """The cache holds this many tokens for every job in flight (and the longest job twice); beyond it jobs start over when it is full."""
 STOP_TIMEOUT_S = 30.0
+LAST_WORDS_S = 0.5
+"""Seconds that a dying generation loop gets to record what it died of."""
 
 
 class ContinuousBatching(Resident):
@@ -36,6 +38,9 @@ class ContinuousBatching(Resident):
         self._requests: dict[int, str] = {}  # id(flight) -> backend request id
         self._stopping = threading.Event()
         self._manager = self._new_manager()
+        # Only now: the manager's constructor knows transformers' own names and refuses all others.
+        self._own_attention = self._model.config._attn_implementation
+        self._model.set_attn_implementation(NAME)
         self._manager.start()
         owned = (self._manager, self._stopping)
         self._collector = threading.Thread(target=self._collect, args=owned, name="collector", daemon=True)
@@ -43,10 +48,10 @@ class ContinuousBatching(Resident):
 
     def _stop_backend(self) -> None:
         self._stopping.set()
-        # stop also gives the model its own attention implementation back
         self._manager.stop(block=True, timeout=STOP_TIMEOUT_S, hard_stop=True)
         self._manager.destroy()
         self._collector.join()
+        self._model.set_attn_implementation(self._own_attention)
 
     def _start(self, flight: Flight) -> None:
         options = flight.job.options
@@ -75,24 +80,23 @@ class ContinuousBatching(Resident):
         while not stopping.is_set():
             try:
                 output = manager.get_result(timeout=0.1)
-                if output is not None:
+                if output is not None and output.error is None:
                     self._take(output)
-                elif not manager.is_running():
-                    stopping.wait(0.1)  # a stop sets the event before it ends the thread
+                elif output is not None or not manager.is_running():
+                    # Our arguments are always valid, so a failing request is a failing loop, which says why only after it has failed them all.
+                    # And a stop sets the event before it ends the thread.
+                    stopping.wait(LAST_WORDS_S)
                     if not stopping.is_set():
                         raise manager.background_thread_status.fatal_error or RuntimeError("generation loop ended")
-            except Exception as error:  # whatever it is, the process must be replaced and no job may hang
+            except Exception as error:  # whatever it is, no job may hang
                 if not stopping.is_set():
-                    self._die(error)
+                    self._stopped_by(error)
                 return
 
     def _take(self, output: Any) -> None:
         flight = self._names.get(output.request_id)
         if flight is None:
             return  # landed already: looped or cancelled
-        if output.error is not None:
-            # our arguments are always valid, so a failing request is a failing loop
-            raise self._manager.background_thread_status.fatal_error or RuntimeError("request failed")
         known = len(flight.tokens)
         flight.logprobs = list(output.logprobs)
         for token in output.generated_tokens[known:]:

@@ -68,7 +68,8 @@ class Engine(Protocol):
     def submit(self, job: Job) -> Future[Generation]:
         """Start a job. Raises `InputTooLong` before the backend sees it, `EngineRestarting` when stopping or dead.
 
-        The future ends with a Generation, or with `EngineRestarting` when the backend dies under it.
+        The future ends with a Generation, with `EngineRestarting` when the backend dies under it, or with `OutOfMemory` when the job was
+        begun again with fewer beside it and the memory still was not enough.
         """
         ...
 
@@ -92,7 +93,8 @@ class Engine(Protocol):
         """Serve another adapter of the same base (None: the bare base). No draft mixes two: jobs in flight end under the old one
         within seconds or start over under the new one, and `Generation.adapter` says which it was.
 
-        Verifies first: raises `Broken` for a corrupt, truncated or mismatched adapter, and goes on with the old one.
+        Verifies first: raises `Broken` for a corrupt, truncated or mismatched adapter, and goes on with the old one. Raises
+        `EngineRestarting` when it is stopping, or died of the change.
         """
         ...
 

@@ -1,20 +1,27 @@
-"""What the engines that hold the model in this process share: admission, the book of jobs in flight, loop stopping, drain and swap.
+"""What the engines that hold the model in this process share: admission, loop stopping, drain, swap, and what follows a failure.
 
 A subclass brings a backend that turns flights into tokens. The rules kept here: a prompt that does not fit is refused before the
-backend sees it; a future is resolved exactly once, and always; nothing is lost when the adapter changes.
+backend sees it; a future is resolved exactly once, and always; nothing is lost when the adapter changes. When the memory does not suffice, the
+jobs in flight begin again, half as many at once; after any other failure the engine is dead and its process must be replaced.
 """
 
+import gc
+import logging
 import threading
-import time
 from abc import ABC, abstractmethod
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from clinical.checks import looping
-from core.errors import Broken, Conflict, EngineRestarting, InputTooLong
+from core.errors import Broken, EngineRestarting, OutOfMemory
+from worker.engine import book
 from worker.engine.adapter import Adapter, attach, check_golden, detach, verify
+from worker.engine.beside import lighten
+from worker.engine.limits import Limits
 from worker.engine.protocol import Finish, Generation, Health, Job
 from worker.engine.weights import digest, encode, end_tokens, load
 
@@ -22,27 +29,16 @@ LOOK_EVERY = 8
 """New tokens between two looks at a streaming text for loops."""
 SWAP_GRACE_S = 3.0
 """Seconds that jobs in flight get to end under the old adapter; the rest starts over under the new one."""
+_LOGGER = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Flight:
-    """One job in flight. `tokens` and `logprobs` grow as the backend streams; only the backend's own thread writes them."""
+@dataclass(slots=True, eq=False)
+class Flight(book.Flight):
+    """`tokens` and `logprobs` grow as the backend streams; only the backend's own thread writes them. `shrunk`: the memory did not suffice
+    for it once, and it has begun again with fewer beside it."""
 
-    job: Job
-    prompt: list[int]
-    future: Future[Generation] = field(default_factory=Future)
-    since: float = field(default_factory=time.monotonic)
     tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much the engine takes: tokens of a prompt, tokens of a prompt and its answer together, and jobs at once."""
-
-    prompt_tokens: int
-    total_tokens: int
-    in_flight: int
+    shrunk: bool = False
 
 
 class Resident(ABC):
@@ -63,25 +59,25 @@ class Resident(ABC):
         self._adapter = adapter
         context = int(model.config.get_text_config().max_position_embeddings)
         self._limits = Limits(limits.prompt_tokens, min(limits.total_tokens, context), limits.in_flight)
+        self._at_most = limits.in_flight  # the limit that memory has not lowered
         self._ends = frozenset(end_tokens(model, tokenizer))
-        self._book: dict[str, Flight] = {}
-        self._changed = threading.Condition()  # guards the book and the four flags below; notified when a flight ends
-        self._closed = False
-        self._holding = False
+        self._book: book.Book[Flight] = book.Book()
+        self._holding = False  # new jobs wait in the book; like the book, guarded by its condition
         self._fatal: str | None = None
         self._swapping = threading.Lock()  # held while the backend is stopped or replaced
-        self._start_backend()
-        self._running = True
+        self._running = False
+        self._begun = 0
+        self._begin()
 
     # what a backend brings
 
     @abstractmethod
     def _start_backend(self) -> None:
-        """Begin to work with `self._model`; called at construction and after a swap."""
+        """Begin to work with `self._model` and `self._limits`; called at construction and after each stop."""
 
     @abstractmethod
     def _stop_backend(self) -> None:
-        """Stop working on every flight, resolving none, and end all threads. Flights still in the book are started again later."""
+        """Stop working on every flight, resolving none, end all threads and free the caches. Flights still in the book are started again later."""
 
     @abstractmethod
     def _start(self, flight: Flight) -> None:
@@ -102,90 +98,60 @@ class Resident(ABC):
 
     def submit(self, job: Job) -> Future[Generation]:
         flight = Flight(job, encode(self._tokenizer, job.prompt))
-        wanted = len(flight.prompt) + job.options.max_new_tokens
-        if len(flight.prompt) > self._limits.prompt_tokens or wanted > self._limits.total_tokens:
-            raise InputTooLong(
-                f"Job {job.id}: {len(flight.prompt)} prompt tokens and {job.options.max_new_tokens} new ones; this engine takes "
-                f"{self._limits.prompt_tokens} and {self._limits.total_tokens} together"
-            )
-        flight.future.set_running_or_notify_cancel()  # only cancel() may end it early; Future.cancel() must not
-        with self._changed:
-            if self._closed or self._fatal is not None:
-                raise EngineRestarting(f"Job {job.id}: the engine is stopping")
-            if job.id in self._book:
-                raise Conflict(f"Job {job.id} is already in flight")
-            self._book[job.id] = flight
+        self._limits.require(job, len(flight.prompt))
+        with self._book.changed:
+            self._book.enter(flight)
             if not self._holding:
                 self._start(flight)
         return flight.future
 
     def cancel(self, job_id: str) -> None:
-        with self._changed:
-            flight = self._book.get(job_id)
+        flight = self._book.find(job_id)
         if flight is not None:
             self._land(flight, "cancelled")
 
     def health(self) -> Health:
-        with self._changed:
-            return Health(alive=not self._closed and self._fatal is None, fatal=self._fatal, in_flight=len(self._book))
+        return Health(alive=not self._book.closed, fatal=self._fatal, in_flight=len(self._book))
 
     def drain(self, timeout_s: float) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.wait_for(lambda: not self._book, timeout_s)
-            left = list(self._book.values())
-        for flight in left:
+        self._book.close()
+        self._book.wait(list(self._book), timeout_s)
+        for flight in self._book:
             self._land(flight, "cancelled")
         with self._swapping:
-            if self._running:
-                self._running = False
-                self._stop_backend()
+            self._end()
 
     def swap(self, adapter: Path | None) -> None:
         with self._swapping:
             verified = None if adapter is None else verify(adapter, digest(self._base))
-            with self._changed:
-                if self._closed or self._fatal is not None:
+            with self._book.changed:
+                if self._book.closed:
                     raise EngineRestarting("The engine is stopping")
-                self._holding = True  # new jobs wait in the book
-                before = set(self._book)
-                self._changed.wait_for(lambda: before.isdisjoint(self._book), SWAP_GRACE_S)
+                self._holding = True
+            self._book.wait(list(self._book), SWAP_GRACE_S)
+            self._limits = replace(self._limits, in_flight=self._at_most)
             try:
-                self._stop_backend()
+                self._end()
                 self._exchange(verified)
+            except Broken:
+                raise
+            except Exception as error:
+                self._die(error)
+                raise EngineRestarting("The engine died while its adapter was changed") from error
             finally:
-                try:
-                    self._start_backend()
-                except Exception as error:
-                    self._die(error)
-                    raise
-                with self._changed:
-                    self._holding = False
-                    for flight in self._book.values():
-                        flight.tokens, flight.logprobs = [], []
-                        self._start(flight)
+                if self._fatal is None:
+                    self._begin()
 
     # for backends
 
     def _land(self, flight: Flight, finish: Finish) -> None:
         """Resolve a flight with what it has, once; later calls do nothing."""
-        if not self._remove(flight):
+        if not self._book.remove(flight):
             return
         self._withdraw(flight)
-        tokens, logprobs = list(flight.tokens), list(flight.logprobs)  # the backend may still be adding to them
+        tokens = list(flight.tokens)  # the backend may still be adding to them
         written = tokens[:-1] if tokens and tokens[-1] in self._ends else tokens
-        flight.future.set_result(
-            Generation(
-                text=self._text(written),
-                finish=finish,
-                prompt_tokens=len(flight.prompt),
-                new_tokens=len(tokens),
-                seconds=time.monotonic() - flight.since,
-                options=flight.job.options,
-                mean_logprob=sum(logprobs) / len(logprobs) if logprobs else None,
-                adapter=self.adapter,
-            )
-        )
+        flight.land(self._text(written), finish, len(tokens), self.adapter)
 
     def _progressed(self, flight: Flight) -> bool:
         """Look at a flight that has a new token: land it when it has ended or loops. True when it is over."""
@@ -202,43 +168,99 @@ class Resident(ABC):
     def _text(self, tokens: list[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 
-    def _die(self, error: BaseException) -> None:
-        """The backend is gone: every future fails with EngineRestarting, and no more jobs are taken."""
-        with self._changed:
-            self._fatal = type(error).__name__
-            left = list(self._book.values())
-        for flight in left:
-            if self._remove(flight):
-                flight.future.set_exception(EngineRestarting(f"Job {flight.job.id}: the engine died ({self._fatal})"))
+    def _stopped_by(self, error: Exception) -> None:
+        """The backend has stopped working, on its own thread and for good. Futures do not hang for it."""
+        if not isinstance(error, torch.OutOfMemoryError):
+            self._die(error)
+            return
+        error.__traceback__ = None  # its frames hold the tensors that the memory is needed for
+        begun = self._begun
+        threading.Thread(target=self._begin_smaller, args=(begun,), name="smaller", daemon=True).start()
 
-    def _remove(self, flight: Flight) -> bool:
-        with self._changed:
-            if self._book.get(flight.job.id) is not flight:
-                return False
-            del self._book[flight.job.id]
-            self._changed.notify_all()
-        return True
+    # beginnings and ends
+
+    def _begin(self) -> None:
+        """Start the backend, and in it every flight in the book from its first token."""
+        try:
+            self._start_backend()
+        except Exception as error:
+            self._die(error)
+            raise
+        self._running = True
+        with self._book.changed:
+            self._begun += 1
+            self._holding = False
+            for flight in self._book:
+                flight.tokens, flight.logprobs = [], []
+                self._start(flight)
+
+    def _end(self) -> None:
+        if self._running:
+            self._running = False
+            self._stop_backend()
+            if self._model.device.type == "cuda":
+                gc.collect()
+                torch.cuda.empty_cache()
+
+    def _begin_smaller(self, begun: int) -> None:
+        """After the memory did not suffice: half as many jobs at once. Each job gets this once; the second time it goes back to whoever sent it."""
+        with self._swapping:
+            if begun != self._begun or not self._running or self._fatal is not None:
+                return  # swapped, drained or dead meanwhile
+            with self._book.changed:
+                self._holding = True
+            try:
+                self._end()
+                for flight in self._book:
+                    if flight.shrunk and self._book.remove(flight):
+                        flight.future.set_exception(OutOfMemory(f"Job {flight.job.id}: the memory does not suffice"))
+                    flight.shrunk = True
+                self._limits = replace(self._limits, in_flight=max(1, self._limits.in_flight // 2))
+                _LOGGER.warning("out of memory: the jobs in flight begin again, half as many at once")
+                self._begin()
+            except Exception as error:
+                self._die(error)
+
+    def _die(self, error: BaseException) -> None:
+        """The engine is gone: every future fails with EngineRestarting, and no more jobs are taken."""
+        with self._book.changed:
+            self._fatal = self._fatal or type(error).__name__
+            self._book.close()
+        for flight in self._book:
+            if self._book.remove(flight):
+                flight.future.set_exception(EngineRestarting(f"Job {flight.job.id}: the engine died ({self._fatal})"))
 
     def _exchange(self, adapter: Adapter | None) -> None:
         """Put another adapter into the model; the old one again when the new one does not fit or answers wrongly."""
         if self._weights == "bf16-merged":
-            path = None if adapter is None else adapter.path
-            model, _ = load(self._base, path, weights=self._weights, device=str(self._model.device))
-            if adapter is not None:
-                check_golden(model, adapter)
-            self._model, self._adapter = model, adapter
+            self._model, self._adapter = self._merged(adapter), adapter
             return
         bare = detach(self._model)
         try:
             self._model = bare if adapter is None else _attached(bare, adapter)
             self._adapter = adapter
         except Broken:
-            self._model = bare if self._adapter is None else attach(bare, self._adapter).eval()
+            self._model = bare if self._adapter is None else _attached(bare, self._adapter)
             raise
+
+    def _merged(self, adapter: Adapter | None) -> Any:
+        """A second model beside the one that serves, which goes on when the new one does not load or answers wrongly."""
+        path = None if adapter is None else adapter.path
+        try:
+            model, _ = load(self._base, path, weights=self._weights, device=str(self._model.device))
+            if adapter is not None:
+                check_golden(model, adapter)
+        except torch.OutOfMemoryError:
+            raise Broken(
+                "Two merged models do not fit the memory at once; start the worker again to load the new one"
+            ) from None
+        return model
 
 
 def _attached(bare: Any, adapter: Adapter) -> Any:
     model = attach(bare, adapter).eval()
+    if model.device.type == "cuda":
+        lighten(model)
     try:
         check_golden(model, adapter)
     except Broken:

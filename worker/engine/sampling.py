@@ -31,13 +31,13 @@ def choose(
     values, tokens = logits.topk(min(CANDIDATES, logits.shape[-1]), dim=-1)
     rank = torch.arange(values.shape[-1], device=values.device)
     scaled = values / temperature.clamp_min(1e-4)[:, None]
-    limit = torch.where(top_k > 0, top_k, values.shape[-1])[:, None]
+    limit = top_k.masked_fill(top_k <= 0, values.shape[-1])[:, None]
     scaled = scaled.masked_fill(rank >= limit, -torch.inf)
     probabilities = scaled.softmax(dim=-1)
     before = probabilities.cumsum(dim=-1) - probabilities
     scaled = scaled.masked_fill((before >= top_p[:, None]) & (rank > 0), -torch.inf)
     drawn = (scaled + _gumbel(seeds, rank)).argmax(dim=-1)
-    drawn = torch.where(temperature > 0, drawn, 0)
+    drawn = drawn.masked_fill(temperature <= 0, 0)
     return tokens.gather(1, drawn[:, None])[:, 0]
 
 

@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 
 from core.errors import Broken
 from worker.engine.adapter import attach, verify
+from worker.engine.beside import lighten
+from worker.engine.layouts import keep_both
 
 DEMO = "demo"
 DEMO_DIGEST = "3314252db4873946e05b89cc7b5962e25f2f413cc45d0049c17c5fc08e9af36f"
@@ -116,6 +118,8 @@ def load(
     merged = weights == "bf16-merged"
     if training or merged:
         keep_unpacked(model)
+    elif model.device.type == "cpu":
+        keep_both(model)
     model.requires_grad_(False)
     _head_takes_contiguous_input(model)
     if merged:
@@ -124,6 +128,8 @@ def load(
         model = attach(model, verified, trainable=training)
         if merged:
             model = model.merge_and_unload()
+        elif not training and model.device.type == "cuda":
+            lighten(model)
     return model.train(training), tokenizer
 
 

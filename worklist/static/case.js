@@ -87,6 +87,18 @@ function dress() {
     for (const name of ["mouseenter", "focusin"]) issue.addEventListener(name, light(true));
     for (const name of ["mouseleave", "focusout"]) issue.addEventListener(name, light(false));
   }
+  const links = [...page.querySelectorAll("[data-keys]")];
+  const keys = (one) => one.dataset.keys.split(" ").filter((key) => key !== "?");
+  const findings = document.getElementById("findings");
+  for (const one of links) {
+    const others = links.filter((other) => other !== one && keys(other).some((key) => keys(one).includes(key)));
+    const light = (on) => () => {
+      for (const each of [one, ...others]) each.classList.toggle("lit", on);
+      if (on && one === document.activeElement) others.find((other) => findings.contains(other))?.scrollIntoView({ block: "nearest" });
+    };
+    for (const name of ["mouseenter", "focusin"]) one.addEventListener(name, light(true));
+    for (const name of ["mouseleave", "focusout"]) one.addEventListener(name, light(false));
+  }
   const draft = document.getElementById("draft");
   draft?.addEventListener("copy", () => report("copied", Number(draft.dataset.version)), { once: true });
 }

@@ -1,0 +1,147 @@
+"""Vertebrae, discs, ribs, segments, lobes and teeth of the impression against those of the findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from clinical.compare import same_place
+from clinical.context import Context
+from clinical.facts import Fact, Place
+from clinical.issues import Issue, Kind, Severity
+from clinical.levels import Level
+from clinical.lexicon import inside, kinship, rivals, same_finding, sign_of, structures
+from clinical.signs import GENERAL, stated_in
+
+
+def level(context: Context) -> Iterator[Issue]:
+    """A vertebra, disc, rib, segment or lobe that the findings do not have for this finding."""
+    theirs = [fact for fact in stated_in(context.findings) if fact.polarity]
+    mentioned = context.findings.levels
+    everywhere = frozenset().union(*(m.names | m.loose for m in mentioned)) if mentioned else frozenset()
+    for mention in context.impression.levels:
+        at = context.impression.span(mention.start, mention.end)[0]
+        own = [f for f in context.impression.facts if mention.names & f.levels and f.clause[0] <= at <= f.clause[1]]
+        if any(f.advice for f in own):
+            continue
+        kind = _kind_of_level(mention)
+        stated = [mine for mine in own if mine.polarity]
+        same = [
+            f for mine in stated for f in theirs if same_finding(f.lesion, mine.lesion) and _comparable(f, mine, kind)
+        ]
+        understood = stated and not any(d.lesion in GENERAL or d.clause in context.matching.excused for d in stated)
+        if understood and not same:
+            continue  # not at another level, but nowhere: unsupported
+        names = frozenset(name for f in same for name in f.levels | f.loose_levels if _kind(name) == kind)
+        other_words = frozenset(n for f in same for n in f.levels if all(f.lesion != mine.lesion for mine in stated))
+        allowed = names | _beside(other_words) or everywhere
+        if not (mention.names <= allowed or (mention.loose and mention.loose <= allowed)):
+            yield _level_issue(context, mention, sorted(mention.names - allowed), mentioned)
+    yield from _lobes(context, theirs)
+
+
+def _comparable(finding: Fact, stated: Fact, kind: str) -> bool:
+    """At a level of this kind, or at the same structure as what is stated."""
+    return any(_kind(name) == kind for name in finding.levels | finding.loose_levels) or same_place(finding, stated)
+
+
+def _beside(names: frozenset[str]) -> frozenset[str]:
+    """The vertebrae on both sides of the discs: a spondylodiscitis at L2/3 is one of L2 and L3."""
+    discs = [name.partition("/") for name in names if "/" in name]
+    return frozenset(
+        bone for upper, _, lower in discs for bone in (upper, lower if lower[:1].isalpha() else upper[0] + lower)
+    )
+
+
+def _kind(name: str) -> str:
+    for prefix in ("rib", "seg", "zone", "tooth"):
+        if name.startswith(prefix):
+            return prefix
+    return "spine" if name[:1] in "CTLS" else "artery"
+
+
+def _kind_of_level(mention: Level) -> str:
+    return _kind(next(iter(sorted(mention.names))))
+
+
+def _level_issue(context: Context, mention: Level, wrong: list[str], mentioned: list[Level]) -> Issue:
+    span = context.impression.span(mention.start, mention.end)
+    kind = _kind_of_level(mention)
+    near = next((m for m in mentioned if _kind_of_level(m) == kind), None)
+    span_findings = None if near is None else context.findings.span(near.start, near.end)
+    quoted, listed = context.impression.quote(span), "、".join(wrong)
+    there = "" if span_findings is None else context.findings.quote(span_findings)
+    message = context.say(
+        f"意见写“{quoted}”，所见" + (f"为“{there}”，没有{listed}" if there else f"没有{listed}"),
+        f"The impression says “{quoted}”; {listed} is not in the findings" + (f" (“{there}”)" if there else ""),
+    )
+    return Issue(Kind.LEVEL, Severity.RED, span_findings, span, message, "level.absent")
+
+
+def _lobes(context: Context, theirs: list[Fact]) -> Iterator[Issue]:
+    """The same finding in a sibling lobe or segment, and nothing in the one that the draft names."""
+    for fact in stated_in(context.impression):
+        if not fact.polarity or fact.lesion in GENERAL:
+            continue
+        for place in fact.places:
+            others = [f for f in theirs if not context.named_elsewhere(f, fact)]
+            other = _in_a_sibling(fact, place, others)
+            if other is None:
+                continue
+            span, span_findings = (
+                context.impression.span(place.start, place.end),
+                context.findings.span(other.start, other.end),
+            )
+            quoted, there = context.impression.quote(span), context.findings.quote(span_findings)
+            sided = _halves(place, other)
+            message = context.say(
+                f"意见写“{quoted}”，所见为“{there}”", f"The impression says “{quoted}”, the findings say “{there}”"
+            )
+            yield Issue(
+                Kind.SIDE if sided else Kind.LEVEL,
+                Severity.RED,
+                span_findings,
+                span,
+                message,
+                "side.lobe" if sided else "level.sibling",
+            )
+            break
+
+
+def _in_a_sibling(fact: Fact, place: Place, theirs: list[Fact]) -> Place | None:
+    """Where the findings have what is stated, when that is a sibling of the place stated and never this place.
+
+    The nearest of kin decide: a lesion in the lower lobe is not found in the upper one because the whole lung has emphysema.
+    """
+    kin = [f for f in theirs if kinship(f.lesion, fact.lesion) or sign_of(f.lesion, fact.lesion)]
+    if any(inside(other.path, place.path) and _lies(place, other) for f in kin for other in f.places):
+        return None
+    for near in (3, 2, 1):
+        there = [other for f in kin if kinship(f.lesion, fact.lesion) == near for other in f.places]
+        if any(_lies(place, other) for other in there):
+            return None
+        sibling = next(
+            (
+                other
+                for other in there
+                if rivals(other.path, place.path) and (_halves(place, other) or _one_side(place, other))
+            ),
+            None,
+        )
+        if sibling is not None:
+            return sibling if near > 1 else None
+    return None
+
+
+def _halves(place: Place, other: Place) -> bool:
+    """Left and right lobe of one organ, whose sides are in their names."""
+    return all(path.rpartition("/")[2] in ("left", "right") for path in (place.path, other.path))
+
+
+def _one_side(place: Place, other: Place) -> bool:
+    return not place.sides or not other.sides or bool(place.sides & other.sides)
+
+
+def _lies(place: Place, other: Place) -> bool:
+    """The same structure or a part of it, or the organ as a whole, on a side that fits."""
+    whole = inside(place.path, other.path) and place.path != other.path and not structures()[other.path].exclusive
+    return _one_side(place, other) and (inside(other.path, place.path) or (whole and "/" in other.path))
