@@ -1,9 +1,11 @@
 """The clerk keeps promises that nobody else keeps."""
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -151,10 +153,10 @@ def receiver() -> Iterator[_Server]:
     server.server_close()
 
 
-def withheld(database: sa.Engine, keyring: Keyring, server: _Server) -> UUID:
+def withheld(database: sa.Engine, keyring: Keyring, server: _Server, **changes: Any) -> UUID:
     """A request with a callback that has just settled."""
     with db.transaction(database) as session:
-        one = accept(session, keyring, callback_url=f"http://127.0.0.1:{server.server_port}/draft")
+        one = accept(session, keyring, callback_url=f"http://127.0.0.1:{server.server_port}/draft", **changes)
         held = leases.claim(session, "w", QUEUE)
         assert held is not None
         leases.settle_without(session, held, Reason.NO_MODEL)
@@ -205,6 +207,61 @@ def test_a_callback_nobody_takes_is_dead_in_the_end(
         assert callbacks.again(session, "user:operator", [given_up.id]) == 1
         assert callbacks.again(session, "user:operator") == 0
     assert clerk.once()["callbacks"] == 1
+
+
+def test_an_address_that_cannot_be_called_holds_up_no_other_callback(
+    clerk: Clerk, database: sa.Engine, keyring: Keyring, receiver: _Server
+) -> None:
+    bad = withheld(database, keyring, receiver)
+    with database.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE callbacks SET url = 'http://127.0.0.1:99999/', next_at = now() - interval '1 h'")
+        )
+    good = withheld(database, keyring, receiver, accession="A-2")
+    assert clerk.once()["callbacks"] == 1
+    assert [json.loads(body)["id"] for body, _ in receiver.got] == [str(good)]
+    with db.transaction(database) as session:
+        row = session.exec(select(Callback).where(Callback.request_id == bad)).one()
+    assert (row.state, row.tries) == ("waiting", 1)
+    assert row.last_error
+
+
+def test_receivers_that_answer_slowly_take_no_longer_together_than_one(
+    clerk: Clerk, database: sa.Engine, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callbacks, "TIMEOUT_S", 0.5)
+    slow = socket.create_server(("127.0.0.1", 0), backlog=20)
+    stop = threading.Event()
+
+    def drip() -> None:  # a byte of the status line now and then, for ever
+        slow.settimeout(0.05)
+        taken: list[socket.socket] = []
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                taken.append(slow.accept()[0])
+            for each in taken:
+                with contextlib.suppress(OSError):
+                    each.sendall(b"H")
+        for each in taken:
+            each.close()
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    with db.transaction(database) as session:
+        for number in range(8):
+            url = f"http://127.0.0.1:{slow.getsockname()[1]}/"
+            accept(session, keyring, accession=f"A-{number}", callback_url=url)
+            held = leases.claim(session, "w", QUEUE)
+            assert held is not None
+            leases.settle_without(session, held, Reason.NO_MODEL)
+    began = time.monotonic()
+    assert clerk.once()["callbacks"] == 0
+    assert time.monotonic() - began < 3.0  # one after the other it would be four seconds, and by bytes never
+    stop.set()
+    thread.join()
+    slow.close()
+    with db.transaction(database) as session:
+        assert [row.tries for row in session.exec(select(Callback))] == [1] * 8
 
 
 def test_a_process_that_was_silent_is_forgotten(clerk: Clerk, database: sa.Engine) -> None:

@@ -127,6 +127,12 @@ def test_asking_again_with_stat_raises_a_waiting_request(session: Session, keyri
         ({"unknown": 1}, "invalid"),
         ({"callback_url": "http://elsewhere/x"}, "callback_host"),
         ({"callback_url": "file:///etc/passwd"}, "callback_url"),
+        ({"callback_url": "http://[::1"}, "callback_url"),
+        ({"callback_url": "http://ris.example:port/"}, "callback_url"),
+        ({"callback_url": "http://ris.example:99999/"}, "callback_url"),
+        ({"callback_url": "http://ris.example/\x7f"}, "callback_url"),
+        ({"callback_url": "http://ris.example@elsewhere/"}, "callback_url"),
+        ({"callback_url": "http://elsewhere#ris.example"}, "callback_host"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_a_sentence_and_no_values(
