@@ -25,6 +25,9 @@ Exposures = Annotated[
         "--exposure", help="Train on texts of this exposure class only; repeatable. Without it, all but verbatim"
     ),
 ]
+RedIssues = Annotated[
+    bool, typer.Option("--red-issues", help="Train on texts signed with a red issue too, instead of leaving them out")
+]
 Dry = Annotated[bool, typer.Option("--dry-run", help="Show the card that the set would have; freeze nothing")]
 ApartFrom = Annotated[list[str] | None, typer.Option(help="Earlier set whose tested findings never train; repeatable")]
 
@@ -40,6 +43,7 @@ def build(
     exclude: Exclude = None,
     apart_from: ApartFrom = None,
     exposure: Exposures = None,
+    red_issues: RedIssues = False,
     dry_run: Dry = False,
     json: console.Json = False,
 ) -> None:
@@ -61,6 +65,7 @@ def build(
         cap=cap,
         exclude=() if exclude is None else tuple(sorted(set(exclude.read_text("utf-8").split()))),
         apart_from=tuple(apart_from or ()),
+        red_issues=red_issues,
         **({"exposures": tuple(exposure)} if exposure else {}),
     )
     with console.opened() as here:

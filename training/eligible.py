@@ -1,7 +1,7 @@
 """Which signed reports may train and which are tested on, by the policy: the way from the database to a frozen training set.
 
 Reads the reports that ingest stored and the impressions that were signed here. Who may train is the institution's role, the patient's side of
-the split, and how far a draft of ours may have shaped the text. Writes nothing but what `training.dataset` freezes.
+the split, how far a draft of ours may have shaped the text, and what the checks said of it. Writes nothing but what `training.dataset` freezes.
 """
 
 from collections import Counter
@@ -9,23 +9,28 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
 from clinical import cleaning
+from clinical.issues import Severity
 from clinical.text import findings_hash
 from core import institutions, vocabulary
 from core.db import database_now
 from core.errors import NotFound, Refused
 from core.identity import split_of
 from core.states import ReportStatus, RequestState
-from core.tables import Dataset, Draft, DraftRequest, Report, SignOff
+from core.tables import Dataset, Draft, DraftRequest, Report, ScoreRow, SignOff
 from training import dataset, variety
 from training.dataset import Case
 from training.policy import HUMAN, Candidate, Policy, chosen, stratum
 from training.variety import Guard, Text
 from worker.prompt import clinical_input
+
+GRAVE = (Severity.WITHHOLD, Severity.RED)
+"""Severities of an issue in a signed text with which it does not train."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +47,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Signed:
-    """A case with what decides on it. `findings` is their hash; `day` that of signing."""
+    """A case with what decides on it. `findings` is their hash; `day` that of signing; `flagged`: it was signed with a grave issue."""
 
     case: Case
     patient: str
     findings: str
     exposure: str
     day: date | None
+    flagged: bool
 
 
 @dataclass(slots=True)
@@ -108,7 +114,7 @@ def _text(one: _Signed, candidate: Candidate) -> Text:
 def _sides(session: Session, home: Path, policy: Policy) -> _Sides:
     """Every signed case on its side, but those that the policy leaves out."""
     roles = institutions.roles(session, database_now(session).date())
-    exposures = _exposures(session)
+    exposures, flagged = _exposures(session), _flagged(session)
     sides = _Sides(tested=_tested_before(session, policy))
     excluded = frozenset(policy.exclude)
 
@@ -127,6 +133,8 @@ def _sides(session: Session, home: Path, policy: Policy) -> _Sides:
                 sides.dropped["test_text_may_be_shaped_by_a_draft"] += 1
         elif one.exposure not in policy.exposures:
             sides.dropped[f"exposure_{one.exposure}"] += 1
+        elif one.flagged and not policy.red_issues:
+            sides.dropped["red_issue_in_signed_text"] += 1
         elif policy.signed_within(one.day) or (one.exposure in HUMAN and policy.signed_before(one.day)):
             sides.train.append(one)
         else:
@@ -155,16 +163,18 @@ def _sides(session: Session, home: Path, policy: Policy) -> _Sides:
         when = row.signed_at or row.reported_at or row.examined_at
         day = None if when is None else when.date()
         exposure = exposures.get(str(row.id), "unassisted")
-        consider(row.institution, row.split, _Signed(case, f"{row.institution}/{patient}", findings, exposure, day))
+        signed = _Signed(case, f"{row.institution}/{patient}", findings, exposure, day, row.id in flagged)
+        consider(row.institution, row.split, signed)
     for sign_off, request in _signed_here_only(session):
         phrases = vocabulary.of(home, request.institution).phrases
-        signed = cleaning.impression(sign_off.impression, terms=phrases).text.strip()  # as ingest stores an impression
-        case = Case(f"sign_off:{sign_off.id}", clinical_input(request, phrases), signed)
+        text = cleaning.impression(sign_off.impression, terms=phrases).text.strip()  # as ingest stores an impression
+        case = Case(f"sign_off:{sign_off.id}", clinical_input(request, phrases), text)
         split = split_by.get((request.institution, request.patient)) or split_of(request.patient)
         findings = findings_hash(case.input.findings)
         patient = f"{request.institution}/{request.patient}"
         day = sign_off.signed_at.date()
-        consider(request.institution, split, _Signed(case, patient, findings, sign_off.exposure, day))
+        signed = _Signed(case, patient, findings, sign_off.exposure, day, sign_off.id in flagged)
+        consider(request.institution, split, signed)
     return sides
 
 
@@ -220,6 +230,22 @@ def _exposures(session: Session) -> dict[str, str]:
     known = sa.select(col(SignOff.report_id), col(SignOff.exposure)).where(col(SignOff.report_id).is_not(None))
     found = {str(report): exposure for report, exposure in session.execute(drafted)}
     return found | {str(report): exposure for report, exposure in session.execute(known.order_by(col(SignOff.version)))}
+
+
+def _flagged(session: Session) -> frozenset[UUID]:
+    """Sign-offs whose text has an issue that would pin or withhold a draft, by what the checks said when it was last scored, and reports
+    whose present text is one of these. A text that was signed anew without the issue is not among them."""
+    issues = col(ScoreRow.detail)["signed_issues"]
+    grave = sa.or_(*(issues.contains([{"severity": severity.value}]) for severity in GRAVE))
+    scored = sa.select(col(ScoreRow.sign_off_id), grave).order_by(col(ScoreRow.created_at), col(ScoreRow.id))
+    newest = {identity: bool(found) for identity, found in session.execute(scored)}
+    sign_offs = {identity for identity, found in newest.items() if found}
+    present = (
+        sa.select(col(SignOff.report_id), col(SignOff.id))
+        .join(Report, col(Report.id) == col(SignOff.report_id))
+        .where(col(SignOff.report_version) == col(Report.version))
+    )
+    return frozenset(sign_offs | {report for report, identity in session.execute(present) if identity in sign_offs})
 
 
 def _signed_here_only(session: Session) -> Iterable[tuple[SignOff, DraftRequest]]:

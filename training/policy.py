@@ -43,7 +43,8 @@ class Policy:
     `institutions`, `systems` and `modalities` narrow both parts; the rest narrows the training part only, so that the tested one stays
     comparable: `since` (included) and `until` (not), ISO dates of signing; `cap`, the most reports of one institution × systems ×
     modality. A stratum in which less than half of the weight would be human keeps its human texts from before `since`, the newest first, as
-    far as it takes. `exclude` takes cases by id out of both; `apart_from` names earlier sets whose tested findings must not train.
+    far as it takes. `exclude` takes cases by id out of both; `apart_from` names earlier sets whose tested findings must not train. Texts that
+    were signed with a grave issue (training.eligible) train only with `red_issues`.
     """
 
     institutions: tuple[str, ...] = ()
@@ -55,6 +56,7 @@ class Policy:
     exclude: tuple[str, ...] = ()
     cap: int | None = None
     apart_from: tuple[str, ...] = ()
+    red_issues: bool = False
 
     def __post_init__(self) -> None:
         for day in (self.since, self.until):

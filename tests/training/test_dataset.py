@@ -14,7 +14,7 @@ from core.db import new_id
 from core.errors import Broken, NotFound, Refused
 from core.identity import Keyring, split_of
 from core.states import ReportStatus, RequestState
-from core.tables import DraftRequest, Report, SignOff
+from core.tables import DraftRequest, Report, ScoreRow, SignOff
 from tests import builders
 from tests.core.test_requests import drafted
 from training import dataset, eligible
@@ -79,6 +79,7 @@ def sign_off(
         signer="dr-li",
         exposure=exposure,
         report_id=None if of is None else of.id,
+        report_version=None if of is None else of.version,
     )
     session.add(row)
     session.flush()
@@ -170,6 +171,65 @@ def test_what_a_draft_may_have_shaped_is_no_reference_and_a_copied_draft_does_no
     row = eligible.build(hospitals, home, Policy())
     assert [case.signed for case in cases(row, TRAIN)] == ["右肺1枚结节。", "右肺3枚结节。"]
     assert [case.signed for case in cases(row, TEST)] == ["右肺5枚结节。"]
+
+
+def noticed(session: Session, signed: SignOff, *severities: str, scored: int = 2024) -> None:
+    """What worker.scoring stores of a signed text; by the scorer of that year."""
+    issues = [{"kind": "side", "severity": severity, "rule": "side"} for severity in severities]
+    figures = dict.fromkeys(("r1", "r2", "rl", "char_rl"), 1.0)
+    row = ScoreRow(sign_off_id=signed.id, scorer=f"{scored}", edit_distance=0, **figures)
+    row.detail, row.created_at = {"signed_issues": issues}, datetime(scored, 1, 1, tzinfo=UTC)
+    session.add(row)
+    session.flush()
+
+
+def test_a_text_that_was_signed_with_a_red_issue_does_not_train_unless_that_is_asked(
+    hospitals: Session, home: Path, keyring: Keyring
+) -> None:
+    report(hospitals, 1)
+    for number, severities in enumerate((("info", "red"), ("amber", "info"), ("withhold",), ()), start=2):
+        signed = sign_off(hospitals, keyring, number, "heavy_edit", place="ris", of=report(hospitals, number))
+        noticed(hospitals, signed, *severities)
+    for number in (0, 6, 7, 8):  # human texts, so that the edited ones find room
+        report(hospitals, number)
+    noticed(hospitals, sign_off(hospitals, keyring, 9, "heavy_edit"), "red")  # signed here
+    measured = report(hospitals, 10, split="test")
+    noticed(hospitals, sign_off(hospitals, keyring, 10, "hold_back", place="ris", of=measured), "red")
+    row = eligible.build(hospitals, home, Policy())
+    assert [case.signed[2] for case in cases(row, TRAIN)] == ["0", "1", "3", "5", "6", "7", "8"]
+    assert [case.signed for case in cases(row, TEST)] == ["右肺10枚结节。"]  # what is measured on stays what it was
+    assert row.counts["left_out"] == {"red_issue_in_signed_text": 3}
+    assert "| red_issue_in_signed_text | 3 |" in (Path(row.path) / dataset.CARD).read_text("utf-8")
+    assert eligible.build(hospitals, home, Policy()).id == row.id
+    everything = eligible.build(hospitals, home, Policy(red_issues=True))
+    assert sorted(case.signed[2] for case in cases(everything, TRAIN)) == list("0123456789")
+    assert (everything.id != row.id, everything.counts["left_out"]) == (True, {})
+
+
+def test_a_red_issue_is_resolved_by_a_text_signed_anew_or_by_what_the_checks_say_now(
+    hospitals: Session, home: Path, keyring: Keyring
+) -> None:
+    for number in (1, 2, 3):
+        report(hospitals, number)
+    mended, kept = report(hospitals, 4), report(hospitals, 5)
+    first = sign_off(hospitals, keyring, 4, "heavy_edit", place="ris", of=mended)
+    noticed(hospitals, first, "red")
+    noticed(hospitals, sign_off(hospitals, keyring, 5, "heavy_edit", place="ris", of=kept), "red")
+    here = sign_off(hospitals, keyring, 6, "heavy_edit")
+    noticed(hospitals, here, "red")
+
+    def train() -> list[str]:
+        return [case.signed[2] for case in cases(eligible.build(hospitals, home, Policy()), TRAIN)]
+
+    assert train() == ["1", "2", "3"]
+    mended.version = 2
+    again = {**first.model_dump(exclude={"id"}), "version": 2, "report_version": 2}
+    hospitals.add_all([mended, SignOff(**again)])
+    noticed(hospitals, here, "amber", scored=2025)
+    assert sorted(train()) == ["1", "2", "3", "4", "6"]
+    mended.version = 1  # the RIS went back to its first text
+    hospitals.add(mended)
+    assert sorted(train()) == ["1", "2", "3", "6"]
 
 
 def test_a_draft_that_was_on_offer_is_no_reference_to_measure_by_though_nobody_opened_it(
