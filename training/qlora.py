@@ -100,10 +100,7 @@ def learning_rate(profile: Profile, step: int, steps: int) -> float:
 def summed_loss(model: Any, one: Row) -> torch.Tensor:
     """Weighted cross-entropy in nats, summed over the row's answers; logits exist only where they are needed, fp32 for the softmax."""
     device = model.device
-    half = any(
-        parameter.dtype is torch.bfloat16 for parameter in model.parameters()
-    )  # the embedding may be fp32 while it learns
-    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+    with _precision(model):
         logits = model(
             input_ids=one.input_ids.to(device),
             position_ids=one.position_ids.to(device),
@@ -112,6 +109,12 @@ def summed_loss(model: Any, one: Row) -> torch.Tensor:
         ).logits
     losses = functional.cross_entropy(logits.float().flatten(0, -2), one.targets.to(device), reduction="none")
     return (losses * one.weights.to(device)).sum()
+
+
+def _precision(model: Any) -> torch.autocast:
+    """What the model computes in: bfloat16 if anything of it is, though its embedding is fp32 while it learns."""
+    half = any(parameter.dtype is torch.bfloat16 for parameter in model.parameters())
+    return torch.autocast(model.device.type, torch.bfloat16, enabled=half)
 
 
 @torch.no_grad()
@@ -127,7 +130,8 @@ def packing_capacity(model: Any, row_tokens: int) -> int:
     for before in ((5, 6), (7, 5)):
         one = row([Example(before, ()), Example((6, 8), ())])
         ids, positions = one.input_ids.to(model.device), one.position_ids.to(model.device)
-        told.append(model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=2).logits)
+        with _precision(model):
+            told.append(model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=2).logits)
     model.train(was_training)
     if torch.equal(*told):
         return row_tokens

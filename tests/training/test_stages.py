@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from clinical.case import ClinicalInput, Modality, Sex, System
 from core.errors import Broken
-from training import artefact, merge, stages
+from tests.training.tiny import some_examples
+from training import artefact, embeddings, merge, stages
 from training.dataset import Case
 from training.profiles import PAPER, SILENT, SMOKE, Profile, profile
 from training.prompts import Score, best
@@ -119,6 +121,22 @@ def test_only_rows_of_the_embedding_change_in_step_one(learned: Any, tiny_base: 
     assert torch.equal(now[changed], stored["rows"])
     assert 0 < len(changed) < len(bare)  # tokens that no example has stay as they were
     assert all("lora_" in name for name in trainable(result.model))
+
+
+def test_an_embedding_in_half_precision_learns_with_the_output_layer_that_is_tied_to_it(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=96, tie_word_embeddings=True, **shape)
+    model = LlamaForCausalLM(config).to(torch.bfloat16).requires_grad_(False)
+    before = model.get_input_embeddings().weight.clone()
+
+    assert embeddings.learn(model, some_examples(8), RECIPE, tmp_path).finished
+
+    now = model.get_input_embeddings().weight
+    assert model.lm_head.weight is now
+    assert now.dtype is torch.bfloat16
+    assert not torch.equal(now, before)
+    assert embeddings.moved(tmp_path / rows.FILE) > 0
 
 
 def test_a_course_that_was_stopped_twice_ends_with_the_weights_of_an_uninterrupted_one(
