@@ -85,7 +85,12 @@ class _Child:
         if self.stopping():
             raise Stopped
 
-    def tell(self, progress: dict[str, Any], *, at_once: bool = False, **values: Any) -> None:
+    def require(self, ours: bool) -> None:
+        """Raises Stopped, which rolls the transaction back, where the answer of `training.runs` is that the run is no longer ours."""
+        if not ours:
+            raise Stopped
+
+    def tell(self, progress: dict[str, Any], *, at_once: bool = False) -> None:
         """Stores progress, at most once a second; learns that the run is no longer ours."""
         if not self.ranks.leads:
             return
@@ -94,7 +99,7 @@ class _Child:
         self._written = time.monotonic()
         try:
             with transaction(self.database) as session:
-                self._stopping |= not runs.report(session, self.identity, self.token, progress, **values)
+                self._stopping |= not runs.report(session, self.identity, self.token, progress)
         except Retryable:
             pass  # training does not need the database until its end
 
@@ -106,8 +111,9 @@ def work(child: _Child, settings: TrainingSettings, serving: WorkerSettings) -> 
     with transaction(child.database) as session:
         row = runs.get(session, child.identity)
         data = _dataset(session, settings.home, row)
+        if child.ranks.leads:  # in one transaction with the set, since a checkpoint belongs to no other
+            child.require(runs.report(session, row.id, child.token, {"phase": "load"}, dataset=data.id))
     chosen = runs.options(row)
-    child.tell({"phase": "load"}, at_once=True, dataset=data.id)
     if child.ranks.leads:
         child.ranks.wait()
     folder = settings.home / "training" / str(row.id)
@@ -167,20 +173,20 @@ def work(child: _Child, settings: TrainingSettings, serving: WorkerSettings) -> 
     measured, scorer = _measure(child, serving, base, staged, recipe.template, data, chosen.evaluate)
     metrics = evaluate.summary([one for one in measured if not one.case_id.startswith(evaluations.REGRESSION)])
     artefact.seal(staged, identity, recipe, origin, training=told, metrics=metrics, golden_answer=answer)
-    version = artefact.publish(staged, settings.models_dir / identity)
     if recipe.merged:
         child.tell({"phase": "merge"}, at_once=True)
         merged = settings.home / "merged" / identity
         if not (merged / merge.DERIVED).exists():
-            merge.merge(base, version, merged)
+            merge.merge(base, staged, merged)
     with transaction(child.database) as session:
-        registered = registry.register(session, version)
+        # holds the run's row until the end, so that nobody else has published and registered it when the folder is put in place
+        child.require(runs.beat(session, row.id, child.token))
+        registered = registry.register(session, artefact.publish(staged, settings.models_dir / identity))
         served = Serving.of(serving).artefact(registered.manifest)
         about = {"engine": serving.engine, "weights": serving.weights}
         evaluations.store(session, registered, data.id, served, measured, about, scorer=scorer)
         progress = {"phase": "done", "step": trained.steps, "steps": trained.steps, "metrics": metrics}
-        if not runs.end(session, row.id, child.token, RunState.DONE, model_version=identity, progress=progress):
-            raise Stopped  # rolls the registration back
+        runs.end(session, row.id, child.token, RunState.DONE, model_version=identity, progress=progress)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -266,7 +272,8 @@ def _rounded(at: qlora.Progress) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Ends with 0 (registered), 75 (stopped and saved, the run waits), or 1 (failed, and the row says why)."""
+    """Ends with 0 (registered), 75 (stopped and saved, the run waits), or 1: failed, and the row says why, or interrupted, which the parent
+    counts as a crash."""
     identity, token = UUID(sys.argv[1]), sys.argv[2]
     os.nice(NICENESS)
     settings, serving = TrainingSettings(), WorkerSettings()
@@ -286,6 +293,9 @@ def main() -> None:
         with transaction(database) as session:
             runs.give_back(session, identity, token, crashed=False)
         raise SystemExit(SAVED_EXIT) from None
+    except Retryable as error:
+        logs.event("training_interrupted", level=logging.WARNING, run=identity, error=error)
+        raise SystemExit(1) from None
     except ValuerError as error:
         logs.event("training_failed", level=logging.ERROR, run=identity, error=error)
         with transaction(database) as session:

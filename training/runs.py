@@ -23,6 +23,7 @@ from training.profiles import Profile, profile
 SILENT_S = 60.0
 """A worker that did not beat for so long is gone, and its run is taken up by the next."""
 CRASHES = 3
+"""So many crashes of a run that got no further between them, and it has failed."""
 ENDED = frozenset({RunState.DONE, RunState.FAILED, RunState.CANCELLED})
 
 
@@ -105,7 +106,7 @@ def follow(engine: sa.Engine, identity: UUID, every_s: float = 1.0) -> Iterator[
 
 
 def claim(session: Session, token: str) -> TrainingRun | None:
-    """The oldest waiting run, now held by `token`; runs of silent workers go back to waiting first, and fail the third time."""
+    """The oldest waiting run, now held by `token`; runs of silent workers go back to waiting first, as crashed ones."""
     silent = col(TrainingRun.heartbeat_at) < sa.func.clock_timestamp() - sa.func.make_interval(
         0, 0, 0, 0, 0, 0, SILENT_S
     )
@@ -131,27 +132,31 @@ def beat(session: Session, identity: UUID, token: str) -> bool:
 
 def report(session: Session, identity: UUID, token: str, progress: dict[str, Any], **values: Any) -> bool:
     """Stores where the run stands; False when it is no longer the caller's."""
-    crashes = get(session, identity).progress.get("crashes", 0)
+    before = get(session, identity).progress
     return _move(
         session,
         {"id": identity, "worker": token},
         frozenset({RunState.RUNNING}),
         RunState.RUNNING,
-        progress={**progress, "crashes": crashes},
+        progress={**progress, "crashes": before.get("crashes", 0), "furthest": before.get("furthest", 0)},
         heartbeat_at=_NOW,
         **values,
     )
 
 
 def give_back(session: Session, identity: UUID, token: str, *, crashed: bool) -> bool:
-    """Back to waiting, to be resumed from its checkpoint; after the third crash it has failed."""
-    row = get(session, identity)
-    crashes = int(row.progress.get("crashes", 0)) + int(crashed)
-    progress = {**row.progress, "crashes": crashes}
-    if crashes >= CRASHES:
-        return end(
-            session, identity, token, RunState.FAILED, error="The training process died three times.", progress=progress
-        )
+    """Back to waiting, to be resumed from its checkpoint. A run that crashed `CRASHES` times has failed, unless it trained further than at its
+    crash before: then it is counted from one."""
+    progress = dict(get(session, identity).progress)
+    if crashed:
+        step = progress.get("step", 0) if progress.get("phase") == "train" else 0
+        if step > progress.get("furthest", 0):
+            progress |= {"crashes": 1, "furthest": step}
+        else:
+            progress["crashes"] = progress.get("crashes", 0) + 1
+    if progress.get("crashes", 0) >= CRASHES:
+        error = "The training process died three times without getting any further; its log says of what."
+        return end(session, identity, token, RunState.FAILED, error=error, progress=progress)
     where = {"id": identity, "worker": token}
     return _move(session, where, frozenset({RunState.RUNNING}), RunState.QUEUED, progress=progress, worker=None)
 

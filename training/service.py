@@ -64,6 +64,8 @@ class Trainer:
                     pass
             except ValuerError as error:  # of one run or schedule; the next may be sound
                 logs.event("training_paused", level=logging.WARNING, error=error.code)
+            except Exception as error:  # whoever takes runs may not fall silent
+                logs.event("training_paused", level=logging.ERROR, error=error)
             tasks.rung.wait(LOOK_S)
 
     def take_one(self) -> bool:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from core.errors import Conflict, NotFound, Refused
 from core.identity import Keyring
 from core.settings import TrainingSettings
 from core.states import ReportStatus, RunState
-from core.tables import Dataset, DraftRequest, Evaluation, Report, TrainingRun, TrainingSchedule
+from core.tables import Dataset, DraftRequest, Evaluation, ModelVersion, Report, TrainingRun, TrainingSchedule
 from tests import builders
 from tests.training.listening import listening
 from tests.training.test_continuation import learned
@@ -79,7 +80,23 @@ def test_a_silent_workers_run_is_taken_up_again_and_fails_the_third_time(session
         age(session, run, runs.SILENT_S + 1)
     assert runs.claim(session, "last") is None
     ended = runs.get(session, run.id)
-    assert (ended.state, ended.error) == (RunState.FAILED, "The training process died three times.")
+    assert ended.state is RunState.FAILED
+    assert "died three times without getting any further" in (ended.error or "")
+
+
+def test_a_run_that_gets_further_between_its_crashes_goes_on_and_one_that_always_dies_at_a_step_does_not(
+    session: Session,
+) -> None:
+    run = waiting(session)
+    for number, step in enumerate((10, 20, 30, 30)):
+        assert runs.claim(session, f"worker-{number}") is not None
+        assert runs.report(session, run.id, f"worker-{number}", {"phase": "load"})
+        assert runs.report(session, run.id, f"worker-{number}", {"phase": "train", "step": step})
+        assert runs.give_back(session, run.id, f"worker-{number}", crashed=True)
+    assert runs.claim(session, "evaluates") is not None
+    assert runs.report(session, run.id, "evaluates", {"phase": "evaluate", "step": 99})
+    runs.give_back(session, run.id, "evaluates", crashed=True)
+    assert runs.get(session, run.id).state is RunState.FAILED
 
 
 def test_a_worker_that_lost_its_run_changes_nothing(session: Session) -> None:
@@ -261,6 +278,16 @@ def test_a_schedules_run_stands_back_for_a_waiting_request_goes_on_and_its_end_i
         assert len(runs.newest(session)) == 1  # nothing was signed since
 
 
+def _cut_off(database: sa.Engine, statement: str) -> bool:
+    """Ends the database session of the child that waits with this statement."""
+    waits = sa.text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name LIKE 'training-run%' AND wait_event_type = 'Lock' AND query LIKE :statement"
+    )
+    with transaction(database) as session:
+        return bool(session.execute(waits, {"statement": f"{statement}%"}).all())
+
+
 def _newest(database: sa.Engine) -> TrainingRun | None:
     with transaction(database) as session:
         return next(iter(runs.newest(session)), None)
@@ -300,6 +327,57 @@ def test_a_worker_that_stops_saves_the_run_and_lets_it_wait(signed: sa.Engine, h
         stopped = runs.get(session, run.id)
     assert (stopped.state, stopped.worker, stopped.progress["crashes"]) == (RunState.QUEUED, None, 0)
     assert (home / "training" / str(run.id) / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_run_that_loses_the_database_between_artefact_and_registration_goes_on_and_registers_it_once(
+    signed: sa.Engine, home: Path
+) -> None:
+    with transaction(signed) as session:
+        run = waiting(session, changes={"steps": 2}, evaluate=1)
+    trainer = Trainer(signed)
+    with ThreadPoolExecutor(1) as aside, transaction(signed) as session:
+        session.execute(sa.text("LOCK TABLE model_versions IN SHARE MODE"))  # its row cannot be written
+        taken = aside.submit(trainer.take_one)
+        _until(lambda: _cut_off(signed, "INSERT INTO model_versions"))
+        taken.result(timeout=60)
+    with transaction(signed) as session:
+        assert (runs.get(session, run.id).state, runs.get(session, run.id).error) == (RunState.QUEUED, None)
+        assert session.exec(select(ModelVersion)).all() == []
+    [published] = (home / "models").iterdir()
+    first = (published / "manifest.json").read_bytes()
+    assert trainer.take_one()
+    with transaction(signed) as session:
+        ended = runs.get(session, run.id)
+        assert (ended.state, ended.error, ended.model_version) == (RunState.DONE, None, published.name)
+        registry.require_usable(registry.get(session, published.name))
+    assert (
+        json.loads(first)["files"] == registry.read_manifest(published)["files"]
+    )  # the same weights, from the checkpoint
+
+
+@pytest.mark.usefixtures("environment")
+def test_whatever_goes_wrong_with_one_run_the_worker_looks_for_the_next(
+    signed: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.service.LOOK_S", 0.2)
+    with transaction(signed) as session:
+        run = waiting(session, changes={"steps": 1}, evaluate=1)
+    trainer = Trainer(signed)
+    python, sys.executable = sys.executable, "/nowhere/python"  # as when no process can be started
+    try:
+        trainer.start()
+        _until(lambda: _newest(signed).state is RunState.RUNNING)
+        time.sleep(0.5)
+    finally:
+        sys.executable = python
+    try:
+        with transaction(signed) as session:
+            age(session, run, runs.SILENT_S + 1)
+        *_, ended = runs.follow(signed, run.id, every_s=0.2)
+    finally:
+        trainer.stop()
+    assert ended.state is RunState.DONE
 
 
 @pytest.mark.usefixtures("environment")
