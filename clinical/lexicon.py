@@ -153,6 +153,12 @@ def inside(path: str, other: str) -> bool:
     return path == other or path.startswith(other + "/")
 
 
+@cache
+def organ_of(path: str) -> str:
+    """The organ that a structure is or lies in: the first two steps of its path."""
+    return "/".join(path.split("/")[:2])
+
+
 @per_department
 def related(path: str, other: str) -> bool:
     """Whether two names may mean the same place: one inside the other, or neighbours that reports use for each other."""
@@ -213,6 +219,20 @@ def lesion_terms() -> Terms[str]:
             if new not in terms and known in terms:
                 terms[new] = terms[known]
     return Terms(terms)
+
+
+@per_department
+def meant_elsewhere() -> Mapping[str, str]:
+    """What a term of a sign that counts at one place only (`!`) means anywhere else: the sign of an earlier row that has it too."""
+    terms: dict[str, str] = {}
+    found: dict[str, str] = {}
+    for row in rows("lesions.tsv"):
+        for cell in row[4:]:
+            for term in filter(None, (masked(each.strip()) for each in cell.split("|") if "*" not in each)):
+                if lesions()[row[0]].only and lesions()[row[0]].severity == 0 and term in terms:
+                    found[term] = terms[term]
+                terms[term] = row[0]
+    return found
 
 
 @per_department

@@ -113,8 +113,8 @@ def specific(text: str, places: list[Place]) -> list[Place]:
 
 
 def refers_back(text: str, place: Place, before: list[Place]) -> bool:
-    """关节面, 周围软组织, 窦腔: a part of whatever was named before, and no structure of its own."""
-    if place.path == "limb":
+    """关节面, 周围软组织, 窦腔, 管壁: a part of whatever was named before, and no structure of its own."""
+    if place.path == "limb" or text[place.start : place.end] == "管壁":
         return bool(before)
     lumen = text[place.start : place.end] in ("窦腔", "窦壁")
     own_side = place.said_side is not None and place.said_side[1] == place.start

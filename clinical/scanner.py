@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from clinical.cues import ADVICE, HEDGES_BEFORE, REASON, REST, SENTENCE, counted
 from clinical.frames import Fact, Place
 from clinical.levels import Level
-from clinical.lexicon import lesions, structures
+from clinical.lexicon import lesions, meant_elsewhere, organ_of, structures
 from clinical.measures import Measure
 from clinical.placing import belongs, own_places, places_of, refers_back, specific
 from clinical.tokens import Token
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _NOWHERE: frozenset[str] = frozenset()
 _FOLLOWS_ON = re.compile(r"^(?:其|内|病灶|大小|较大|最大|大者|局部|周围|邻近|增强|边缘|边界|部分|直径|以|余)")
+_WORST = re.compile(r"位于|大者|为著|为主|为甚|为重|稍著|较著|明显|显著|较重|最大|最明显")
+_RECENT = 8  # findings of a sentence among which one is looked for that a later clause speaks of
 
 
 @dataclass(slots=True)
@@ -68,6 +70,7 @@ class Scanner:
             _NOWHERE,
             _NOWHERE,
         )  # of the places that a clause inherits
+        self._worst: list[Place] = []  # where a finding of this sentence is said to be worst
 
     def run(self) -> tuple[list[Fact], list[tuple[Place, bool]]]:
         row = self.reading.tokens
@@ -95,7 +98,7 @@ class Scanner:
                 sides[place.path] = sides.get(place.path, _NOWHERE) | place.sides
 
         def sided(place: Place) -> Place:
-            side = sides.get("/".join(place.path.split("/")[:2]), _NOWHERE)
+            side = sides.get(organ_of(place.path), _NOWHERE)
             if place.sides or len(side) != 1 or not structures()[place.path].paired:
                 return place
             return Place(place.path, side, place.start, place.end)
@@ -124,6 +127,7 @@ class Scanner:
         pending: list[Place] = []
         side: tuple[str, int, int] | None = None
         sentence_first = len(self.facts)
+        self._worst = []
         rest = False
         reason = not self.reading.chinese and REASON.match(self.text[start:end].lstrip(" \x00\n-•*")) is not None
         for number, mine in enumerate(clauses):
@@ -216,7 +220,11 @@ class Scanner:
                 elif not current:
                     current = carried
                 if lesions()[lesion].only and not belongs(lesion, current or self._last_places(made)):
-                    continue
+                    lesion = meant_elsewhere().get(self.text[token.start : token.end], "")
+                    if not lesion:
+                        continue
+                if lesion == "big" and any("node" in place.path for place in current):
+                    lesion = "lymph_enlarged"  # 淋巴结，部分稍大
                 places = own_places(lesion, token, current, tokens[:index])
                 certainty = 0 if negated and hedge != 1 else hedge
                 span, whole = self.reading.span(token.start, token.end), self.reading.span(clause.start, clause.end)
@@ -234,6 +242,7 @@ class Scanner:
                         clause.advice,
                         span,
                         whole,
+                        emphasis=bool(current) and current is self._worst,
                     )
                 )
                 self._ends[len(self.facts) - 1] = token.end
@@ -250,8 +259,9 @@ class Scanner:
             return behind, []
         if not made and behind:
             text = self.text[clause.start : clause.end]
-            target = self._pointed_at(first, text)
+            target = self._pointed_at(first, text, behind)
             if target is not None:
+                self._worst = behind
                 whole = self.reading.span(clause.start, clause.end)
                 span = self.reading.span(behind[0].start, behind[-1].end)
                 self.facts.append(
@@ -322,11 +332,17 @@ class Scanner:
     def _last_places(self, made: list[int]) -> list[Place]:
         return list(self.facts[made[-1]].places) if made else []
 
-    def _pointed_at(self, first: int, clause: str) -> int | None:
-        """The finding of this sentence that `其中最大者位于右肺中叶` or `以右肺为著` speaks of."""
-        if len(self.facts) > first and re.search(r"位于|大者|为著|为主|明显|显著|较重|最大", clause):
-            return len(self.facts) - 1
-        return None
+    def _pointed_at(self, first: int, clause: str, places: list[Place]) -> int | None:
+        """The finding of this sentence that `其中最大者位于右肺中叶` or `以右肺为著` speaks of: of those in that organ the gravest, then the last."""
+        if len(self.facts) == first or not _WORST.search(clause):
+            return None
+        organs = {organ_of(place.path) for place in places}
+        here = [
+            index
+            for index in range(max(first, len(self.facts) - _RECENT), len(self.facts))
+            if self.facts[index].polarity and organs & {organ_of(place.path) for place in self.facts[index].places}
+        ]
+        return max(here, key=lambda index: (self.facts[index].severity, index), default=len(self.facts) - 1)
 
     def _absent(self, clause: _Clause, tokens: list[Token], places: list[Place]) -> None:
         """`胆囊未见`: the negation comes last and names nothing, so the organ itself is missing."""

@@ -94,6 +94,20 @@ def telling(fact: Fact) -> bool:
     )
 
 
+VAGUE = frozenset(
+    {
+        *("compression", "displacement", "swelling"),
+        *("low_density", "high_signal", "low_signal", "abnormal_signal", "patchy", "edema", "enhancement"),
+    }
+)
+"""Signs of almost everything."""
+
+
+def telling_kin(kin: list[Fact]) -> list[Fact]:
+    """Findings that may be one thing, without those that may be anything, as long as others are left."""
+    return [fact for fact in kin if fact.lesion not in VAGUE] or kin
+
+
 MOST = 300
 """Facts of a text that are compared with those of another, more than what reports state: what is compared grows with the
 product of both, and no text may hold a process up."""

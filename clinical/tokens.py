@@ -5,6 +5,7 @@ A word inside a longer one of another kind is left out. What the row says is `cl
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,24 +53,57 @@ class _Cover:
         """The number of the span (from 1) that covers all of this one; 0 for none."""
         return self._by[start] if self.holds(start, end) else 0
 
+    def cut(self, start: int, end: int) -> int | None:
+        """Where a span ends that covers the first characters of this one, begins before it and ends inside; None for none."""
+        by = self._by[start]
+        if by == 0 or self._at(start - 1) != by or self._by[end - 1] == by:
+            return None
+        return next(at for at in range(start, end) if self._by[at] != by)
+
     def touches(self, start: int, end: int) -> bool:
         return any(self._by[start:end])
 
 
-def _named(plain: str) -> list[tuple[int, int, str]]:
-    """Findings by name; a term with a gap (`密度*减低`) takes the place of the terms that it overlaps."""
+def _named(plain: str, in_name: _Cover) -> list[tuple[int, int, str]]:
+    """Findings by name; a term with a gap (`密度*减低`) takes the place of the terms that it overlaps.
+
+    In 胆囊|肿大 the structure goes before the 囊肿 that reaches out of it, for a longer finding follows it.
+    """
     gaps = lesion_gaps().find(plain)
     taken = _Cover(len(plain))
     for start, end, _ in gaps:
         taken.add(start, end)
-    whole = [each for each in lesion_terms().find(plain) if not taken.touches(each[0], each[1])]
+    whole: list[tuple[int, int, str]] = []
+    for start, end, lesion in lesion_terms().find(plain):
+        if taken.touches(start, end):
+            continue
+        border = in_name.cut(start, end)
+        behind = [] if border is None else lesion_terms().find(plain[border : border + _LONGEST])[:1]
+        if border is not None and behind and behind[0][0] == 0 and border + behind[0][1] > end:
+            start, end, lesion = border, border + behind[0][1], behind[0][2]
+        whole.append((start, end, lesion))
     return sorted(whole + gaps)
+
+
+_LONGEST = 16  # characters of a term
+_OTHER_HALF = re.compile(r"[、,及和与](?P<side>[左右])侧?(?=[支叶])")
+_HALVES = ("abdomen/liver", "abdomen/portal_vein", "neck/thyroid")
 
 
 def _elsewhere(lesion: str, path: str) -> bool:
     """Whether a structure inside the name of a finding is not where that finding is."""
     place = (lesions()[lesion].place or "").lstrip("!")
     return bool(place) and not inside(path, place) and not inside(place, path)
+
+
+def _other_half(text: str, end: int, path: str) -> Token | None:
+    """`门静脉主干及左支`, `甲状腺左叶、右叶`: half of the organ named right before it."""
+    organ = next((each for each in _HALVES if inside(path, each)), None)
+    match = _OTHER_HALF.match(text, end)
+    if organ is None or match is None:
+        return None
+    half = "left" if match["side"] == "左" else "right"
+    return Token(match.start("side"), match.end() + 1, "place", f"{organ}/{half}")
 
 
 def tokens(reading: Reading) -> list[Token]:
@@ -84,7 +118,7 @@ def tokens(reading: Reading) -> list[Token]:
     structures = structure_terms().find(plain)
     for start, end, _ in structures:
         in_name.add(start, end)
-    named = [each for each in _named(plain) if not in_name.exceeds(each[0], each[1])]  # 跟骨结节 is a bone
+    named = [each for each in _named(plain, in_name) if not in_name.exceeds(each[0], each[1])]  # 跟骨结节 is a bone
     for start, end, lesion in named:
         in_finding.add(start, end)
         found.append(Token(start, end, "lesion", lesion))
@@ -99,6 +133,10 @@ def tokens(reading: Reading) -> list[Token]:
         generic = holder > 0 and (path in _GENERIC or _elsewhere(named[holder - 1][2], path))
         if path != NOT_A_STRUCTURE and not vertebral and not generic:
             found.append(Token(start, end, "place", path))
+            half = _other_half(plain, end, path)
+            if half is not None:
+                in_name.add(half.start, half.end)
+                found.append(half)
     for match in CUES.finditer(plain):
         kind = str(match.lastgroup)
         if kind != "skip" and not (kind in ("neg", "post") and in_finding.holds(*match.span())):  # 未见显影: a finding

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from clinical.context import Context
 from clinical.facts import BOTH, Fact, Place
 from clinical.issues import Issue, Kind, Severity
-from clinical.lexicon import inside, kinship, related, same_finding, sign_of, structures
-from clinical.signs import stated_in
+from clinical.lexicon import inside, kinship, organ_of, related, same_finding, sign_of, structures
+from clinical.signs import overlap, stated_in
 
 _SIDE_WORDS = {frozenset("L"): "左侧", frozenset("R"): "右侧", BOTH: "双侧"}
 _SIDE_ENGLISH = {frozenset("L"): "left", frozenset("R"): "right", BOTH: "both sides"}
@@ -22,10 +22,33 @@ def _hits(place: Place, fact: Fact) -> list[Place]:
     return [other for other in fact.places if related(place.path, other.path)]
 
 
+class _Seen:
+    """The positive findings, the positive statements, and how they stand to each other: computed once for all statements."""
+
+    def __init__(self, context: Context) -> None:
+        self.positive = [fact for fact in stated_in(context.findings) if fact.polarity]
+        self.stated = [fact for fact in stated_in(context.impression) if fact.polarity]
+        self._company = _company(self.positive)
+        self._told: dict[Fact, bool] = {}
+
+    def free_for(self, fact: Fact) -> list[Fact]:
+        """Findings that a statement can mean: no mere sign of something else that the same sentence names."""
+        return [f for f in self.positive if not _explained(self._company.get(f, []), fact)]
+
+    def told(self, finding: Fact) -> bool:
+        """Whether any statement can be about a finding: in that organ, on its side."""
+        if finding not in self._told:
+            self._told[finding] = any(
+                overlap(finding, d) or _in_one_organ(finding, d)
+                for d in self.stated
+                if kinship(finding.lesion, d.lesion)
+            )
+        return self._told[finding]
+
+
 def side(context: Context) -> Iterator[Issue]:
     """The side of a structure contradicts the findings; both for one is red, one for both amber."""
-    positive = [fact for fact in stated_in(context.findings) if fact.polarity]
-    company = _company(positive)
+    seen = _Seen(context)
     for fact in stated_in(context.impression):
         for place in fact.places:
             if not fact.polarity or not place.sides:
@@ -33,25 +56,23 @@ def side(context: Context) -> Iterator[Issue]:
             if structures()[place.path].never_sided and place.said_side is not None:
                 yield from _side_on_midline(context, place)
                 continue
-            yield from _side_of(context, place, fact, positive, company)
+            yield from _side_of(context, place, fact, seen)
     yield from _other_side(context)
 
 
-def _side_of(
-    context: Context, place: Place, fact: Fact, positive: list[Fact], company: dict[Fact, list[Fact]]
-) -> Iterator[Issue]:
-    free = [f for f in positive if not _explained(company.get(f, []), fact)]
+def _side_of(context: Context, place: Place, fact: Fact, seen: _Seen) -> Iterator[Issue]:
+    free = seen.free_for(fact)
     same = [f for f in free if same_finding(f.lesion, fact.lesion)]
     named = [f for f in same if f.lesion == fact.lesion]
     same = named if _sided(place, named) else same
-    worst = [f for f in same if f.emphasis]
+    worst = [f for f in same if f.emphasis and _near(f, place)]
     same = [f for f in same if f.emphasis == (fact.emphasis and bool(worst))] or same
     found = _sided(place, same)
     exact = bool(found)
     if not found:
         signs = [f for f in free if sign_of(f.lesion, fact.lesion) and not context.named_elsewhere(f, fact)]
         found = _sided(place, signs)
-    if _unsided(place, fact, positive):
+    if _unsided(place, fact, seen.positive):
         return
     if not found:
         # the finding is not understood, the structure is: every mention of it on the other side, and none on this one
@@ -60,7 +81,7 @@ def _side_of(
             for p, normal in context.findings.places
             if p.sides and (inside(p.path, place.path) or inside(place.path, p.path))
         ]
-        spoken_for = {p for f in positive for p in f.places if context.named_elsewhere(f, fact)}
+        spoken_for = {p for f in seen.positive for p in f.places if context.named_elsewhere(f, fact)}
         mentions = [(p, normal) for p, normal in mentions if p not in spoken_for]
         unhealthy: list[tuple[Place, Fact | None]] = [(p, None) for p, normal in mentions if not normal]
         found = unhealthy or [(p, None) for p, _ in mentions if place.sides != BOTH]
@@ -76,12 +97,62 @@ def _side_of(
         yield _side_issue(context, Severity.RED, "side.contradiction", place, found[0][0], sides)
     elif place.sides == BOTH and sides != BOTH:
         yield _side_issue(context, Severity.RED, "side.widened", place, found[0][0], sides)
-    elif exact and len(place.sides) == 1 and all(p.sides == BOTH and _nested(p, place) for p, _ in found):
-        # 两肺结节，大者位于右肺: the right one is fair, as one is that the findings describe apart
-        fair = fact.emphasis or any(f.sides == place.sides for f in worst)
-        fair = fair or any(_nested(q, place) and q.sides == place.sides for f in signs for q in f.places)
-        if not fair:
-            yield _side_issue(context, Severity.AMBER, "side.narrowed", place, found[0][0], sides)
+    elif exact and len(place.sides) == 1:
+        compared = set(same)
+        other = _narrowed(seen, place, fact, same, worst, [f for f in signs if f not in compared])
+        if other is not None:
+            yield _side_issue(context, Severity.AMBER, "side.narrowed", place, other, BOTH)
+
+
+def _narrowed(
+    seen: _Seen, place: Place, fact: Fact, same: list[Fact], worst: list[Fact], signs: list[Fact]
+) -> Place | None:
+    """Where the findings have on both sides what the impression has on one, in all that it says; None where one side is fair."""
+    here = [(f, [p for p in f.places if p.sides and related(p.path, place.path)]) for f in same]
+    here = [(f, near) for f, near in here if any(_nested(p, place) for p in near)]
+    wide = [(f, near) for f, near in here if _all_sides(near) == BOTH]
+    alone = [(f, near) for f, near in here if _all_sides(near) == place.sides]
+    opposite = {(g.lesion, q.path): g for g, far in here for q in far if not q.sides & place.sides}
+    mirrors = (opposite.get((f.lesion, p.path)) for f, near in alone for p in near)
+    mirrored = not wide and any(g is not None and not seen.told(g) for g in mirrors)
+    if not wide and not mirrored:
+        return None
+    if alone and not mirrored:  # one of them is described apart
+        return None
+    if fact.emphasis and not any(p.path == place.path for _, near in wide for p in near):
+        return None
+    # 两肺结节，大者位于右肺上叶: the one in the right upper lobe is fair
+    deeper = all(p.path != place.path for _, near in wide for p in near)
+    if deeper and any(f.sides == place.sides and _near(f, place) for f in worst):
+        return None
+    if any(_nested(q, place) and q.sides == place.sides for f in signs for q in f.places):
+        return None
+    alike = [d for d in seen.stated if d.emphasis == fact.emphasis and _alike(d.lesion, fact.lesion)]
+    if _all_sides([p for d in alike for p in d.places if _nested(p, place)]) == BOTH:
+        return None
+    first = wide or here
+    return next((p for p in first[0][1] if p.sides != place.sides), first[0][1][0])
+
+
+def _all_sides(places: list[Place]) -> frozenset[str]:
+    return frozenset().union(*(place.sides for place in places))
+
+
+def _in_one_organ(one: Fact, other: Fact) -> bool:
+    organs = {(organ_of(p.path), side) for p in one.places for side in p.sides}
+    return any((organ_of(p.path), side) in organs for p in other.places for side in p.sides)
+
+
+_FOCAL = frozenset({"nodule", "ggo_nodule", "calcified_nodule", "mass"})
+
+
+def _alike(lesion: str, other: str) -> bool:
+    """Whether one of several findings of one kind may be told by this name and another by that one."""
+    return kinship(lesion, other) == 3 or {lesion, other} <= _FOCAL
+
+
+def _near(fact: Fact, place: Place) -> bool:
+    return any(_nested(p, place) for p in fact.places)
 
 
 def _other_side(context: Context) -> Iterator[Issue]:
