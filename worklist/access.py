@@ -8,7 +8,6 @@ import hashlib
 import hmac
 import re
 import secrets
-import threading
 import time
 import uuid
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ FAILURES_PER_LOGIN_AND_ADDRESS, FAILURES_PER_LOGIN, FAILURES_PER_ADDRESS = 5, 50
 """Failed sign-ins within the window after which the next ones are not even tried. The middle one is high, so that nobody locks a colleague out."""
 
 _PASSWORDS = PasswordHasher()
-_VERIFYING = threading.BoundedSemaphore(4)  # each verification holds 64 MiB
+"""A verification holds 64 MiB and a good part of a second of one core: whoever lets strangers ask for it keeps them in line (worklist.desk)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,19 +250,22 @@ def by_token(session: Session, presented: str) -> Caller | None:
     return None if found is None else _caller(*found, "token")
 
 
-def by_session(session: Session, secret: str, lasts: timedelta) -> Caller | None:
-    """Whose browser session this is; using it makes it last for another `lasts`, up to LONGEST_SESSION in all."""
+def by_session(session: Session, secret: str, lasts: timedelta | None) -> Caller | None:
+    """Whose browser session this is. It lasts for another `lasts` from now, up to LONGEST_SESSION in all; None: this is no use of it."""
     found = _live(session, secret, "browser")
     if found is None:
         return None
     row, user = found
-    stale = sa.or_(col(UserSession.used_at).is_(None), col(UserSession.used_at) < sa.func.now() - timedelta(minutes=1))
-    until = sa.func.least(sa.func.now() + lasts, col(UserSession.created_at) + LONGEST_SESSION)
-    session.execute(
-        sa.update(UserSession)
-        .where(col(UserSession.id) == row.id, stale)
-        .values(used_at=sa.func.now(), expires_at=until)
-    )
+    if lasts is not None:
+        stale = sa.or_(
+            col(UserSession.used_at).is_(None), col(UserSession.used_at) < sa.func.now() - timedelta(minutes=1)
+        )
+        until = sa.func.least(sa.func.now() + lasts, col(UserSession.created_at) + LONGEST_SESSION)
+        session.execute(
+            sa.update(UserSession)
+            .where(col(UserSession.id) == row.id, stale)
+            .values(used_at=sa.func.now(), expires_at=until)
+        )
     return _caller(row, user, "browser")
 
 
@@ -348,11 +350,10 @@ def _no_password() -> str:
 
 def _verified(user: User | None, password: str) -> bool:
     stored = None if user is None else user.password_hash
-    with _VERIFYING:
-        try:
-            _PASSWORDS.verify(stored or _no_password(), password.encode("utf-8", "surrogatepass"))
-        except (VerificationError, InvalidHashError):
-            return False
+    try:
+        _PASSWORDS.verify(stored or _no_password(), password.encode("utf-8", "surrogatepass"))
+    except (VerificationError, InvalidHashError):
+        return False
     return stored is not None
 
 

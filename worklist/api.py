@@ -39,7 +39,7 @@ from worklist.shapes import (
 LONGEST_WAIT = 60.0
 """Seconds that a look may wait for an answer; a longer `wait` is cut to this."""
 HEARTBEAT = 15.0
-"""Seconds after which a stream without news checks that its caller may still listen."""
+"""Seconds after which a stream, busy or not, looks again whether its caller may still listen."""
 
 ANSWERED = SETTLED | CLOSED
 
@@ -235,12 +235,16 @@ async def stream(desk: TheDesk, caller: TheCaller) -> AsyncIterator[ServerSentEv
     demand(caller, "read")
     async with desk.watch.listen(caller.actor.institution) as listener:
         yield ServerSentEvent(event="ready", data={})
+        clock = asyncio.get_running_loop()
+        look_again = clock.time() + HEARTBEAT
         while not desk.watch.closing:
-            change = await listener.next(HEARTBEAT)
+            change = await listener.next(max(0.0, look_again - clock.time()))
+            if clock.time() >= look_again:
+                if not await run_in_threadpool(_may_listen, desk, caller):
+                    return
+                look_again = clock.time() + HEARTBEAT
             if change is not None:
                 yield ServerSentEvent(event="change", data={"id": str(change.id), "state": change.state})
-            elif not await run_in_threadpool(_may_listen, desk, caller):
-                return
 
 
 def _may_listen(desk: Desk, caller: Caller) -> bool:

@@ -3,7 +3,10 @@
 Recognises the caller of a request and refuses forged ones (CSRF); what the caller may do is decided by `demand` and by core.requests.
 """
 
+import asyncio
 import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated, cast
@@ -14,7 +17,7 @@ from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
 from core import db
-from core.errors import Forbidden, Unauthenticated
+from core.errors import Forbidden, Retryable, Unauthenticated
 from core.identity import Keyring
 from core.settings import WorklistSettings
 from worklist import access
@@ -34,6 +37,29 @@ ROLES: dict[str, frozenset[str]] = {
 """Which roles may do what at this door. Keys never sign, whatever their role: core.requests holds that for every door."""
 
 
+class Line:
+    """People who wait for something costly, in the order in which they came: `places` are served at once, and whoever finds `longest` waiting is
+    sent away. It is waited without a thread or a database connection, so that strangers at the door hold up nobody inside."""
+
+    def __init__(self, places: int = 4, longest: int = 40) -> None:
+        self._served, self._waiting, self._longest = asyncio.Semaphore(places), 0, longest
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Raises Retryable when the line is too long."""
+        if self._waiting >= self._longest:
+            raise Retryable("Too many people are signing in at this moment.", retry_after=5, code="busy")
+        self._waiting += 1
+        try:
+            await self._served.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._served.release()
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """The one value that `create_app` makes and every handler gets."""
@@ -43,6 +69,7 @@ class Desk:
     keyring: Keyring
     watch: Watch
     known_keys: KnownKeys = field(default_factory=KnownKeys)
+    sign_ins: Line = field(default_factory=Line)
 
     @property
     def session_lasts(self) -> timedelta:
@@ -89,6 +116,12 @@ def check_forgery(request: Request, settings: WorklistSettings, caller: Caller, 
         raise Forbidden("This did not come from our own page; reload it and try again.", code="forged")
 
 
+def _lasts(request: Request, desk: Desk) -> timedelta | None:
+    """How much longer this makes a session last: nothing when the page fetches by itself, so that one left open is signed out in the end."""
+    by_itself = request.method == "GET" and ("x-part" in request.headers or request.url.path == "/v1/worklist/stream")
+    return None if by_itself else desk.session_lasts
+
+
 def recognise(request: Request) -> Caller:
     """Who sent this: by `Authorization: Bearer vk_…` (a system's key) or `vt_…` (a person's token), else by the session cookie.
 
@@ -111,7 +144,7 @@ def recognise(request: Request) -> Caller:
             elif (caller := access.by_key(session, secret)) is not None:
                 desk.known_keys.keep(header, caller)
         else:
-            caller = access.by_session(session, cookie or "", desk.session_lasts)
+            caller = access.by_session(session, cookie or "", _lasts(request, desk))
     if caller is None:
         raise Unauthenticated("This key, token or session is not valid, or no longer.")
     if request.method not in ("GET", "HEAD") and request.url.path.startswith("/v1/"):
@@ -136,7 +169,7 @@ def recognise_reader(request: Request) -> Caller:
     """The person whose browser session this is; keys and tokens have the API. Raises Unauthenticated."""
     desk = desk_of(request)
     with db.transaction(desk.engine) as session:
-        caller = access.by_session(session, request.cookies.get(COOKIE, ""), desk.session_lasts)
+        caller = access.by_session(session, request.cookies.get(COOKIE, ""), _lasts(request, desk))
     if caller is None:
         raise Unauthenticated("Sign in first.")
     return caller

@@ -76,6 +76,14 @@ class SignatureOut(BaseModel):
     place: Literal["here", "ris"]
 
 
+class WithdrawnOut(BaseModel):
+    """That the RIS has taken back what was signed, or no longer has it."""
+
+    version: int
+    place: Literal["here", "ris"]
+    status: str
+
+
 class RequestOut(Standing):
     """A request as its sender sees it. While it waits, looking at it alone also tells whole seconds: `elapsed_s` since it came, and
     `expected_s` until its draft, by the drafts of the last hour; absent when there were none."""
@@ -85,6 +93,7 @@ class RequestOut(Standing):
     amends: UUID | None = None
     draft: DraftOut | None = None
     signed: SignatureOut | None = None
+    withdrawn: WithdrawnOut | None = None
     elapsed_s: int | None = None
     expected_s: int | None = None
 
@@ -168,9 +177,16 @@ def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def body_of(shape: type[BaseModel], **examples: Any) -> dict[str, Any]:
     """OpenAPI request body for a handler that reads its body itself (worklist.bodies), for the charset's sake."""
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": shape.model_json_schema(), "example": examples}},
-        }
-    }
+    schema = shape.model_json_schema()
+    whole = _in_place(schema, schema.pop("$defs", {}))
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": whole, "example": examples}}}}
+
+
+def _in_place(node: Any, named: dict[str, Any]) -> Any:
+    """A schema with what it refers to put in its place: `#/$defs` would be looked for at the top of the whole document."""
+    if isinstance(node, list):
+        return [_in_place(each, named) for each in node]
+    if not isinstance(node, dict):
+        return node
+    meant = named[node["$ref"].rpartition("/")[2]] if "$ref" in node else {}
+    return {key: _in_place(value, named) for key, value in (meant | node).items() if key != "$ref"}

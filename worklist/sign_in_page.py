@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
+from starlette.concurrency import run_in_threadpool
 
 from core import db
 from core.errors import Forbidden
@@ -58,8 +59,8 @@ def form(request: Request, the: TheDesk, next: Annotated[str, Query(max_length=4
 
 
 @router.post("/sign-in")
-def sign_in(request: Request, the: TheDesk, fields: Form) -> Response:
-    """Tries a password; a failure is answered with the form again."""
+async def sign_in(request: Request, the: TheDesk, fields: Form) -> Response:
+    """Tries a password, when it is this one's turn; a failure is answered with the form again."""
     cookie = request.cookies.get(FORM_COOKIE, "").encode("utf-8", "surrogatepass")
     if (
         not cookie
@@ -68,13 +69,9 @@ def sign_in(request: Request, the: TheDesk, fields: Form) -> Response:
     ):
         raise Forbidden("This did not come from our own page; reload it and try again.", code="forged")
     said, way = Words.of(request), _way(one(fields, "next"))
-    with db.transaction(the.engine) as session:
-        tried = access.sign_in(
-            session,
-            one(fields, "login").strip().lower(),
-            one(fields, "password"),
-            address_of(request),
-            the.session_lasts,
+    async with the.sign_ins.turn():
+        tried = await run_in_threadpool(
+            _try, the, one(fields, "login").strip().lower(), one(fields, "password"), address_of(request)
         )
     if tried.secret is not None:
         return _welcome(the, tried.secret, way)
@@ -83,6 +80,11 @@ def sign_in(request: Request, the: TheDesk, fields: Form) -> Response:
         response.headers["Retry-After"] = str(int(tried.wait.total_seconds()))
         return response
     return _form(request, the, way, said("sign_in.wrong"), 401)
+
+
+def _try(the: Desk, login: str, password: str, address: str) -> access.SignIn:
+    with db.transaction(the.engine) as session:
+        return access.sign_in(session, login, password, address, the.session_lasts)
 
 
 @router.get("/enter")

@@ -1,6 +1,7 @@
 """The calls of the HTTP table, each as docs/interfaces.md says it."""
 
 import json
+import re
 import time
 from typing import Any
 from uuid import uuid4
@@ -258,6 +259,19 @@ def test_the_description_names_every_call_and_no_other(door: Door) -> None:
         ("GET", "/readyz"),
         ("GET", "/metrics"),
     }
+
+
+def test_everything_that_the_description_refers_to_is_in_it(door: Door) -> None:
+    whole = door.client.get("/openapi.json").json()
+    refers = set(re.findall(r'"\$ref": ?"([^"]+)"', json.dumps(whole)))
+    assert refers
+    for place in refers:
+        found = whole
+        for step in place.removeprefix("#/").split("/"):
+            assert step in found, place
+            found = found[step]
+    sent = whole["paths"]["/v1/requests"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert sent["properties"]["patient"]["properties"]["sex"]["anyOf"][0]["enum"] == ["F", "M", "O", "U"]
 
 
 def test_nothing_that_is_not_signed_is_called_final(door: Door) -> None:

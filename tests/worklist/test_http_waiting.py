@@ -153,6 +153,29 @@ def test_a_stream_ends_when_its_person_is_disabled(door: Door, served: str, monk
         assert list(heard) == []
 
 
+def test_a_stream_ends_with_its_session_however_busy_the_department_is(
+    door: Door, served: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "HEARTBEAT", 1.0)
+    with httpx.stream("GET", f"{served}/v1/worklist/stream", headers=bearer(door, "li"), timeout=10) as response:
+        heard = events(response)
+        assert next(heard) == ("ready", {})
+        with db.transaction(door.engine) as session:
+            access.disable_user(session, "li", by="test")
+        stop, sent = threading.Event(), []
+
+        def news() -> None:
+            while not stop.wait(0.3) and len(sent) < 60:
+                sent.append(door.send(accession=f"A-{len(sent)}"))
+
+        thread = threading.Thread(target=news)
+        thread.start()
+        told = list(heard)
+        stop.set()
+        thread.join()
+    assert len(told) < len(sent) < 60
+
+
 def test_streams_do_not_keep_a_stopping_server(door: Door, served: str) -> None:
     with httpx.stream("GET", f"{served}/v1/worklist/stream", headers=bearer(door, "li"), timeout=10) as response:
         heard = events(response)
