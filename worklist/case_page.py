@@ -32,7 +32,7 @@ router = APIRouter(prefix="/cases")
 QUOTED = 3
 """Clauses of the findings that are quoted for one sentence."""
 GRAVE = 3
-"""Severity from which findings left out are shown without a click."""
+"""Severity from which findings left out are shown without a click, unless a point to check names them."""
 
 _REFUSALS = {
     "outdated_draft": "notice.outdated",
@@ -101,12 +101,13 @@ def _linked(
             "case.rests_on", quotes=" ".join(quotes) + (" …" if len(sentence.findings) > QUOTED else "")
         )
     left_out = untold(found)
+    named = [tuple(issue["span_findings"]) for issue in issues if issue["span_findings"]]
     return {
         "findings": stretches(row.findings, spans(issues, "span_findings"), links_in_findings(found)),
         "impression": stretches(draft.impression, spans(issues, "span_impression"), links_in_impression(found)),
         "reasons": reasons,
         "untold": left_out,
-        "untold_opens": any(one.severity >= GRAVE for one in left_out),
+        "untold_opens": any(one.severity >= GRAVE and one.span not in named for one in left_out),
     }
 
 

@@ -11,7 +11,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from worklist.words import Words
+from worklist.words import NAMES, Words
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -41,6 +41,12 @@ def render(
     headers: Mapping[str, str] | None = None,
 ) -> HTMLResponse:
     """A page or a part of one. Every template gets `words`, `static`, `now` and the address to come back to after a language switch."""
-    back = request.url.path if request.method == "GET" else "/"
-    common = {"words": Words.of(request), "static": static_url, "now": datetime.now(UTC), "here": back}
+    query = f"?{request.url.query}" if request.url.query and request.url.path == "/" else ""
+    common = {
+        "words": Words.of(request),
+        "names": NAMES,
+        "static": static_url,
+        "now": datetime.now(UTC),
+        "here": request.url.path + query if request.method == "GET" else "/",
+    }
     return HTMLResponse(_TEMPLATES.get_template(template).render(common | dict(context)), status, dict(headers or {}))

@@ -1,20 +1,22 @@
-"""The page's words in Chinese and English, from `words.toml`; and which of the two a browser wants. Knows nothing about templates."""
+"""The page's words in four languages, from `words.toml`; and which of them a browser wants. Knows nothing about templates."""
 
 import tomllib
 from datetime import datetime, timedelta
 from importlib import resources
-from typing import Literal
+from typing import Literal, get_args
 
 from fastapi import Request
 
-Language = Literal["zh", "en"]
-LANGUAGES: tuple[Language, ...] = ("zh", "en")
+Language = Literal["zh-Hans", "zh-Hant", "en", "fr"]
+LANGUAGES: tuple[Language, ...] = get_args(Language)
+NAMES: dict[Language, str] = {"zh-Hans": "简体中文", "zh-Hant": "繁體中文", "en": "English", "fr": "Français"}
+"""Each in its own words, since its reader looks for it."""
 COOKIE = "valuer_language"
 
 _TABLE: dict[str, list[str]] = {
-    f"{section}.{key}": both
+    f"{section}.{key}": spoken
     for section, entries in tomllib.loads((resources.files("worklist") / "words.toml").read_text("utf-8")).items()
-    for key, both in entries.items()
+    for key, spoken in entries.items()
 }
 
 
@@ -26,18 +28,15 @@ class Words:
 
     @classmethod
     def of(cls, request: Request) -> "Words":
-        """The words that this browser wants: as its language switch says, Chinese when it never touched it."""
-        return cls("en" if request.cookies.get(COOKIE) == "en" else "zh")
-
-    @property
-    def html_language(self) -> str:
-        """The language as the `lang` attribute spells it."""
-        return {"zh": "zh-Hans", "en": "en"}[self.language]
+        """The words that this browser wants: as its language switch says, else as its settings do, else simplified Chinese."""
+        chosen = request.cookies.get(COOKIE)
+        known = next((language for language in LANGUAGES if language == chosen), None)
+        return cls(known or _preferred(request.headers.get("accept-language", "")))
 
     def get(self, key: str, **values: object) -> str | None:
         """The word, or None when the table has none."""
-        both = _TABLE.get(key)
-        return None if both is None else both[LANGUAGES.index(self.language)].format(**values)
+        said = _TABLE.get(key)
+        return None if said is None else said[LANGUAGES.index(self.language)].format(**values)
 
     def __call__(self, key: str, **values: object) -> str:
         """The word. Raises KeyError for one that the table does not have: that is a mistake in a template."""
@@ -60,3 +59,27 @@ class Words:
         if minutes < 48 * 60:
             return self("time.hours", hours=minutes // 60, minutes=minutes % 60)
         return self("time.days", days=minutes // 1440, hours=minutes % 1440 // 60)
+
+
+_TAGS: tuple[tuple[Language, tuple[str, ...]], ...] = (
+    ("zh-Hant", ("zh-hant", "zh-tw", "zh-hk", "zh-mo")),
+    ("zh-Hans", ("zh",)),
+    ("en", ("en",)),
+    ("fr", ("fr",)),
+)
+
+
+def _preferred(header: str) -> Language:
+    """The first of ours in an Accept-Language header (RFC 9110, 12.5.4), by weight."""
+    asked: list[tuple[float, str]] = []
+    for part in header.lower().split(","):
+        name, _, parameter = part.strip().partition(";")
+        try:
+            asked.append((float(parameter.strip().removeprefix("q=") or 1), name.strip()))
+        except ValueError:
+            continue
+    for weight, tag in sorted(asked, key=lambda each: -each[0]):
+        for language, begins in _TAGS:
+            if weight > 0 and tag.startswith(begins):
+                return language
+    return "zh-Hans"

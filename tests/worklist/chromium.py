@@ -26,6 +26,7 @@ FLAGS = [
     "--mute-audio",
     "--hide-scrollbars",
     "--force-color-profile=srgb",
+    "--accept-lang=zh-CN",
     "--remote-debugging-pipe",
 ]
 
@@ -56,8 +57,9 @@ class Chromium:
         self.fresh()
 
     def fresh(self) -> None:
-        """A new empty page instead of the present one, which goes without being asked."""
+        """A new empty page instead of the present one, which goes without being asked; no cookie stays."""
         self._session = ""
+        self.command("Storage.clearCookies")
         old = [
             found["targetId"] for found in self.command("Target.getTargets")["targetInfos"] if found["type"] == "page"
         ]

@@ -1,16 +1,20 @@
 """Coming in and going out by browser, and what stops everybody else."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from core import db
-from tests.worklist.door import Browser, Door
+from tests.worklist.door import LABEL, Browser, Door
 from worklist import access
+from worklist.desk import Line
 
 PASSWORD = "correct-horse-battery"
 OURS = {"Origin": "http://worklist.test", "Sec-Fetch-Site": "same-origin"}
@@ -155,6 +159,58 @@ def test_a_session_ends_without_use_and_lasts_with_it(door: Door) -> None:
     assert browser.get("/").url.path == "/sign-in"
 
 
+@pytest.mark.parametrize(
+    ("path", "headers", "uses"),
+    [
+        ("/", {}, True),
+        ("/v1/worklist", {}, True),
+        ("/parts/list", {"X-Part": "1"}, False),
+        ("/cases/{id}", {"X-Part": "1"}, False),
+        ("/cases/{id}/notice", {"X-Part": "1"}, False),
+    ],
+)
+def test_a_page_that_is_left_open_does_not_keep_its_session(
+    door: Door, path: str, headers: dict[str, str], uses: bool
+) -> None:
+    made = door.send()
+    browser = door.browser()
+    with db.transaction(door.engine) as session:
+        session.execute(
+            sa.text(
+                "UPDATE user_sessions SET used_at = now() - interval '2 minutes', expires_at = now() + interval '1 minute'"
+                " WHERE kind = 'browser'"
+            )
+        )
+    assert browser.get(path.format(id=made), **headers).status_code == 200
+    with db.transaction(door.engine) as session:
+        left = session.execute(
+            sa.text("SELECT expires_at - now() FROM user_sessions WHERE kind = 'browser'")
+        ).scalar_one()
+    assert (left > timedelta(hours=7)) is uses
+
+
+def test_a_crowd_at_the_sign_in_form_holds_up_nobody_who_is_inside(door: Door, browser: Browser, served: str) -> None:
+    door.app.state.desk = replace(door.app.state.desk, sign_ins=Line(places=1, longest=2))
+    token = browser.csrf("/sign-in")
+    cookies = {"valuer_form": browser.client.cookies["valuer_form"]}
+
+    def knock(number: int) -> int:
+        fields = {"csrf": token, "login": f"user-{number}", "password": "x" * 12}
+        return httpx.post(f"{served}/sign-in", data=fields, cookies=cookies, timeout=60).status_code
+
+    with ThreadPoolExecutor(24) as crowd:
+        knocks = [crowd.submit(knock, number) for number in range(24)]
+        while not any(each.done() for each in knocks):
+            assert httpx.get(f"{served}/v1/worklist", headers=_bearer(door), timeout=10).status_code == 200
+        answers = [each.result() for each in knocks]
+    assert set(answers) == {401, 503}
+    assert sign_in(browser).status_code == 303
+
+
+def _bearer(door: Door) -> dict[str, str]:
+    return {"Authorization": f"Bearer {door.tokens['li']}"}
+
+
 def test_a_session_ends_after_a_day_however_busy(door: Door) -> None:
     browser = door.browser()
     with db.transaction(door.engine) as session:
@@ -231,8 +287,28 @@ def test_keys_and_tokens_do_not_open_pages(door: Door) -> None:
 def test_the_language_switch_stays_and_changes_nothing_else(door: Door) -> None:
     browser = door.browser()
     assert 'lang="zh-Hans"' in browser.get("/").text
-    english = browser.get("/language?to=en&next=/")
-    assert 'lang="en"' in english.text
-    assert "Worklist" in english.text
-    assert re.search(r"[\u4e00-\u9fff]", re.sub(r"中文", "", english.text)) is None
-    assert browser.get("/language?to=fr").status_code == 422
+    for language, title in (("en", "Worklist"), ("fr", "Liste de travail"), ("zh-Hant", "檢查號")):
+        said = browser.get(f"/language?to={language}&next=/?show=ready")
+        assert str(said.url).endswith("/?show=ready")
+        assert f'<html lang="{language}">' in said.text
+        assert title in said.text
+        assert f'<html lang="{language}">' in browser.get("/").text
+    assert browser.get("/language?to=de").status_code == 422
+
+
+def test_a_switch_of_language_leads_back_to_the_same_tab(door: Door) -> None:
+    page = door.browser().get("/?show=ready").text
+    assert 'href="/language?to=en&amp;next=/%3Fshow%3Dready"' in page
+
+
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_no_chinese_is_left_on_a_page_in_another_language(door: Door, language: str) -> None:
+    made = door.send(findings="A nodule of 6 mm.", body_part="chest", language=language)
+    door.settle("1. A nodule of 6 mm.")
+    browser = door.browser()
+    browser.get(f"/language?to={language}")
+    for path in ("/", "/?show=ready", f"/cases/{made}", f"/cases/{made}/notice", "/nowhere", "/find", "/?show=none"):
+        text = browser.get(path).text
+        for theirs in (LABEL, "简体中文", "繁體中文"):  # the draft's own label, and the names of languages
+            text = text.replace(theirs, "")
+        assert re.search(r"[\u3000-\u9fff]", text) is None, path

@@ -1,23 +1,33 @@
-"""Every word of the page is there in both languages."""
+"""Every word of the page is there in each of its languages, and a browser gets the one that it asks for."""
 
 import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from fastapi import Request
 
 from clinical.case import Modality, Sex, System
 from clinical.issues import Kind
+from clinical.script import in_script
 from core.states import SETTLED, UNCLOSED, Reason, RequestState
 from worklist.list_page import TABS
 from worklist.rendering import HERE
-from worklist.words import _TABLE, LANGUAGES, Language, Words
+from worklist.words import _TABLE, COOKIE, LANGUAGES, Language, Words
 
 
-def test_every_word_is_there_in_both_languages_with_the_same_gaps() -> None:
-    for key, both in _TABLE.items():
-        assert len(both) == len(LANGUAGES), key
-        assert set(re.findall(r"{(\w+)}", both[0])) == set(re.findall(r"{(\w+)}", both[1])), key
-        assert all(both) or key == "sex.U", key
+def test_every_word_is_there_in_each_language_with_the_same_gaps() -> None:
+    for key, spoken in _TABLE.items():
+        assert len(spoken) == len(LANGUAGES), key
+        assert len({frozenset(re.findall(r"{(\w+)}", said)) for said in spoken}) == 1, key
+        assert all(spoken) or key == "sex.U", key
+
+
+def test_each_word_is_in_the_script_of_its_language() -> None:
+    for key, (hans, hant, en, fr) in _TABLE.items():
+        assert not re.search(r"[\u3000-\u9fff]", en + fr), key
+        assert in_script(hant, "zh-Hant") == hant, key
+        assert not set(hans) & set("簽發檢見請態張醫師號機構與無"), key
+        assert not set(hant) & set("签发检见请态张医师号机构与无"), key
 
 
 def test_every_word_that_a_template_or_a_handler_asks_for_is_there() -> None:
@@ -63,3 +73,27 @@ def test_times_are_told_in_their_two_largest_units() -> None:
         )
     ]
     assert told == ["0 min", "59 min", "47 h 5 min", "3 d 4 h"]
+
+
+@pytest.mark.parametrize(
+    ("cookie", "header", "language"),
+    [
+        (None, "", "zh-Hans"),
+        (None, "zh-CN,zh;q=0.9,en;q=0.8", "zh-Hans"),
+        (None, "zh-TW,zh;q=0.9", "zh-Hant"),
+        (None, "zh-Hant-HK", "zh-Hant"),
+        (None, "de-DE,de;q=0.9,fr-CA;q=0.7,en;q=0.6", "fr"),
+        (None, "en;q=0.2, fr;q=0.1", "en"),
+        (None, "fr;q=0, en-GB", "en"),
+        (None, "*;q=x, ;;, q=1,", "zh-Hans"),
+        ("fr", "zh-CN", "fr"),
+        ("zh-Hant", "en", "zh-Hant"),
+        ("de", "en", "en"),
+    ],
+)
+def test_a_browser_gets_what_its_switch_says_else_what_its_settings_ask_for(
+    cookie: str | None, header: str, language: Language
+) -> None:
+    headers = {"accept-language": header} | ({} if cookie is None else {"cookie": f"{COOKIE}={cookie}"})
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    assert Words.of(Request({"type": "http", "headers": raw})).language == language

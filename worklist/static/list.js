@@ -35,6 +35,9 @@ source.onerror = () => {
 setInterval(refreshSoon, 60000); // the times that have passed
 window.addEventListener("pageshow", (event) => { if (event.persisted) refreshSoon(); });
 
+// Back from a signature: Enter opens the next case.
+if (new URLSearchParams(location.search).has("signed")) list.querySelector(".exam a")?.focus({ preventScroll: true });
+
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey) return;
   const typing = event.target.matches("input, textarea");
