@@ -12,6 +12,7 @@ from tests.worklist import chromium
 from tests.worklist.chromium import Chromium
 from tests.worklist.door import DRAFT, Door
 from worklist import access
+from worklist.words import LANGUAGES, Language, Words
 
 pytestmark = pytest.mark.skipif(chromium.PROGRAM is None, reason="there is no Chromium here")
 
@@ -220,6 +221,78 @@ def test_control_enter_goes_to_the_button_and_signs_nothing(page: Chromium, door
     page.press("Enter", modifiers=2)
     assert page.run(f"document.activeElement === {SIGN}") is True
     assert door.state(made) == "drafted"
+
+
+def speak(page: Chromium, language: Language) -> None:
+    """Chooses a language from the menu, by keyboard."""
+    page.run("document.querySelector('.languages summary').focus()")
+    page.press("Enter")
+    page.until("document.querySelector('.languages').open")
+    page.run(f"document.querySelector('.languages a[lang={language}]').focus()")
+    page.press("Enter")
+    page.until(f"document.documentElement.lang === '{language}'")
+
+
+RED = {"kind": "side", "severity": "red", "span_findings": [0, 4], "span_impression": [2, 6], "message": "M"}
+
+
+@pytest.mark.parametrize("language", ["zh-Hant", "en", "fr"])
+def test_the_whole_way_from_the_list_to_the_next_case_in_each_language(
+    page: Chromium, door: Door, served: str, language: Language
+) -> None:
+    words = Words(language)
+    speak(page, language)
+    page.until(f"document.getElementById('live').textContent === {words('list.live')!r}")
+    made, after = door.send(accession="A-1"), door.send(accession="A-2")
+    page.until(f"document.querySelector('.state.queued')?.textContent === {words('state.queued')!r}")
+    case(page, served, made)
+    assert words("state_sentence.queued") in page.run("document.querySelector('.nodraft').textContent")
+    door.settle(issues=[RED])
+    page.until("document.getElementById('draft')")
+    text = page.run("document.querySelector('.draft').textContent")
+    for key in ("case.draft", "case.issues", "case.red", "kind.side", "case.confirm", "case.regenerate"):
+        assert words(key) in text
+    assert page.run(f"{SIGN}.textContent") == words("case.sign_here")
+    page.run("document.querySelector('[name=confirm]').click()")
+    write(page, "；")
+    door.call("POST", f"/v1/requests/{made}/regenerate")
+    door.settle()  # the other one, which came first
+    door.settle(NEW)
+    page.until("document.getElementById('show-newer')")
+    assert words("notice.newer") in page.run("document.getElementById('notice').textContent")
+    page.run(f"{SIGN}.click()")
+    page.until("document.querySelector('#notice .message.bad')")
+    assert page.run("document.getElementById('notice').textContent") == words("notice.outdated")
+    page.run(f"{SIGN}.click()")
+    page.until("location.pathname === '/'")
+    assert words("list.signed_note", accession="A-1") in page.run("document.querySelector('.message').textContent")
+    page.until("document.activeElement.dataset.id")
+    assert page.run("document.activeElement.dataset.id") == after
+    page.press("Enter")
+    page.until(f"location.pathname === '/cases/{after}'")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_word_is_cut_off_in_any_language(
+    page: Chromium, door: Door, served: str, language: Language, width: int
+) -> None:
+    page.size(width, 844)
+    made = door.send(priority="stat", exam_title="CT")
+    door.settle(issues=[RED, {**RED, "kind": "sex_organ", "severity": "amber"}])
+    door.send(priority="urgent", accession="A-2")
+    with db.transaction(door.engine) as session:
+        session.execute(sa.text("UPDATE draft_requests SET is_critical = true"))
+    page.open(f"{served}/language?to={language}")
+    for path in ("/", f"/cases/{made}", "/sign-in", "/nowhere"):
+        page.open(served + path)
+        page.run("for (const menu of document.querySelectorAll('details')) menu.open = true")
+        assert page.run("document.documentElement.scrollWidth <= innerWidth"), path
+        cut = (
+            "e => e.clientWidth && (e.scrollWidth > e.clientWidth + 1 || e.getBoundingClientRect().right > innerWidth)"
+        )
+        of = "button, .state, .lane, .label, .tabs a, th, summary, .languages a, h1, h2, .alarm, .who"
+        assert page.run(f"[...document.querySelectorAll({of!r})].filter({cut}).map(e => e.textContent)") == [], path
 
 
 @pytest.mark.parametrize("width", [1280, 390])
