@@ -143,12 +143,12 @@ def gc(
         if yes:
             with transaction(here.engine) as session:
                 found = collection.collect(session, found, console.person())
-            collection.remove(found)
+            found.remove()
     data = {
         "versions": sorted(found.versions),
         "runs": [each.name for each in found.folders],
         "bytes": size,
         "removed": yes,
     }
-    what = f"{len(found.versions)} versions and {len(found.folders)} folders of ended runs, {size / 1e6:.1f} MB"
+    what = f"{len(found.versions)} versions and {len(found.folders)} folders that were left over, {size / 1e6:.1f} MB"
     console.answer(json, data, f"Removed {what}." if yes else f"Nothing refers to {what}; `--yes` removes them.")

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,7 @@ def promote(
             gate=gate or {},
             reason=reason,
             actor=actor,
+            at=_next_moment(session, institution),
         )
     )
     audit.record(
@@ -243,12 +245,22 @@ def rollback(
             kind="rolled_back",
             reason=reason,
             actor=actor,
+            at=_next_moment(session, institution),
         )
     )
     audit.record(
         session, actor, "model.rolled_back", f"model:{target}", institution=institution, previous=current, reason=reason
     )
     return current, target
+
+
+def _next_moment(session: Session, institution: str) -> datetime:
+    """Now, and after every earlier move of this pointer, which `hold_still` holds: a clock that was set back, or a transaction that began
+    first and moved last, must not change what served before."""
+    last = sa.select(sa.func.max(Promotion.at)).where(col(Promotion.institution) == institution).scalar_subquery()
+    after = sa.func.greatest(sa.func.clock_timestamp(), last + timedelta(microseconds=1))
+    moment: datetime = session.execute(sa.select(after)).scalar_one()
+    return moment
 
 
 def _active(row: ModelVersion) -> Active:

@@ -1,18 +1,19 @@
 """Garbage collection: files of model versions and training runs that nothing refers to any more. Rows stay; drafts name the version that made them.
 
 Kept are what serves, what served lately (a rollback goes there), what made a draft (somebody may ask how), the newest versions (candidates), what a
-waiting or running training run names, and everything that does not lie in the folder of models.
+waiting or running training run names, and everything that does not lie in the folder of models. What a process that was killed left half removed or
+never registered goes too.
 """
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import UUID
 
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
-from core import audit
+from core import audit, registry
 from core.db import database_now
 from core.tables import ActiveModel, Draft, ModelVersion, Promotion, TrainingRun
 from training.runs import ENDED
@@ -23,57 +24,66 @@ SERVED, NEWEST = 3, 3
 
 @dataclass(frozen=True, slots=True)
 class Rubbish:
-    """What may go: versions by id with their directory, and folders that ended runs left."""
+    """What may go: versions by id with their directories, and folders that ended runs and an interrupted collection left."""
 
-    versions: dict[str, Path]
+    versions: dict[str, tuple[Path, ...]]
     folders: tuple[Path, ...]
 
     def size(self) -> int:
         """Bytes on disk."""
-        return sum(
-            file.stat().st_size
-            for folder in (*self.versions.values(), *self.folders)
-            for file in folder.rglob("*")
-            if file.is_file()
-        )
+        return sum(file.stat().st_size for folder in self._all() for file in folder.rglob("*") if file.is_file())
+
+    def remove(self) -> None:
+        """Removes the files."""
+        for folder in self._all():
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _all(self) -> tuple[Path, ...]:
+        return (*(folder for folders in self.versions.values() for folder in folders), *self.folders)
 
 
 def rubbish(session: Session, home: Path) -> Rubbish:
     """What nothing refers to."""
     models = home / "models"
+    # before the versions, since a run ends in the transaction that registers its version
+    ended = {str(run) for run in session.exec(select(TrainingRun.id).where(col(TrainingRun.state).in_(sorted(ENDED))))}
+    rows = [row for row in session.exec(select(ModelVersion)) if Path(row.path).parent == models]
     kept = _referenced(session)
-    rows = session.exec(select(ModelVersion).where(col(ModelVersion.collected_at).is_(None)))
-    versions = {row.id: Path(row.path) for row in rows if row.id not in kept and Path(row.path).parent == models}
-    folders = []
-    for folder in sorted((home / "training").glob("*")):
-        try:
-            run = session.get(TrainingRun, UUID(folder.name))
-        except ValueError:
-            continue  # not a run's
-        if run is not None and run.state in ENDED:
-            folders.append(folder)
-    return Rubbish(versions, tuple(folders))
+    versions = {row.id: _directories(row, home) for row in rows if row.collected_at is None and row.id not in kept}
+    halves = [folder for row in rows if row.collected_at is not None for folder in _directories(row, home)]
+    known = {Path(row.path) for row in rows}
+    unregistered = [each for each in sorted(models.glob("*")) if each not in known and _made_by(each) in ended]
+    worked_in = [each for each in sorted((home / "training").glob("*")) if each.name in ended]
+    return Rubbish(versions, (*worked_in, *unregistered, *halves))
+
+
+def _directories(row: ModelVersion, home: Path) -> tuple[Path, ...]:
+    """The version's own, and that of the model merged from it."""
+    return tuple(each for each in (Path(row.path), home / "merged" / row.id) if each.is_dir())
+
+
+def _made_by(folder: Path) -> str | None:
+    """The run that published this directory, by its manifest; None where it says none."""
+    try:
+        run = json.loads((folder / registry.MANIFEST).read_text("utf-8"))["training"]["run"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(run)
 
 
 def collect(session: Session, found: Rubbish, actor: str) -> Rubbish:
     """Marks the versions as gone and returns what to `remove` once this is committed: a version that began to serve meanwhile stays."""
-    session.execute(
-        sa.text("LOCK TABLE active_models IN SHARE MODE")
-    )  # no pointer moves to one of them until the commit
+    # no pointer moves to one of them until the commit, and nobody else collects
+    session.execute(sa.text("LOCK TABLE active_models IN SHARE ROW EXCLUSIVE MODE"))
     kept = _referenced(session)
-    gone = {version: folder for version, folder in found.versions.items() if version not in kept}
+    gone = {version: folders for version, folders in found.versions.items() if version not in kept}
     for version in gone:
-        row = session.get_one(ModelVersion, version)
-        row.collected_at = database_now(session)
-        session.add(row)
-        audit.record(session, actor, "model.collected", f"model:{version}")
+        row = session.get_one(ModelVersion, version, populate_existing=True)
+        if row.collected_at is None:
+            row.collected_at = database_now(session)
+            session.add(row)
+            audit.record(session, actor, "model.collected", f"model:{version}")
     return Rubbish(gone, found.folders)
-
-
-def remove(found: Rubbish) -> None:
-    """Removes the files."""
-    for folder in (*found.versions.values(), *found.folders):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _referenced(session: Session) -> set[str]:

@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from sqlmodel import Session
 
 from core import registry
 from core.errors import Broken, Conflict, NotFound
+from core.tables import Promotion
 
 
 def version(folder: Path, name: str = "v1", **changes: Any) -> Path:
@@ -69,6 +72,17 @@ def test_promotion_moves_the_pointer_and_rollback_moves_it_back(session: Session
     found = registry.active(session, "north")
     assert found is not None
     assert (found.id, found.template) == ("v1", "brief")
+
+
+def test_what_served_before_does_not_depend_on_the_clock(session: Session, tmp_path: Path) -> None:
+    for name in ("v1", "v2", "v3"):
+        registry.register(session, version(tmp_path, name))
+    for name in ("v1", "v2", "v3"):
+        registry.promote(session, name, "user:a")
+    session.execute(sa.text("ALTER TABLE promotions DISABLE TRIGGER USER"))  # append-only
+    session.execute(sa.update(Promotion).values(at=Promotion.at + timedelta(hours=1)))  # type: ignore[arg-type, operator]
+    registry.promote(session, "v2", "user:a")  # the clock has been set back by an hour, and v2 served before
+    assert registry.rollback(session, "user:a") == ("v2", "v3")
 
 
 def test_an_institution_of_its_own_has_precedence_over_everybody(session: Session, tmp_path: Path) -> None:

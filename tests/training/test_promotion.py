@@ -1,5 +1,7 @@
 """Promotion through the real gate and registry, on planted evaluations."""
 
+import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,8 @@ from sqlmodel import Session, select
 from core import registry
 from core.db import transaction
 from core.errors import Broken, Conflict, Refused
-from core.tables import AuditEvent, ModelVersion, Promotion, RegressionCase
+from core.states import RunState
+from core.tables import AuditEvent, ModelVersion, Promotion, RegressionCase, TrainingRun
 from tests import builders
 from tests.training import planted
 from tests.training.planted import SERVING
@@ -272,7 +275,7 @@ def test_collection_takes_what_nothing_refers_to_and_nothing_else(database: sa.E
         registry.promote(session, "v6", BOSS, "north", gate={})  # somebody promotes between looking and removing
     with transaction(database) as session:
         found = collection.collect(session, found, BOSS)
-    collection.remove(found)
+    found.remove()
     left = sorted(path.name for path in (tmp_path / "models").iterdir())
     assert left == ["v1", "v2", "v3", "v4", "v6", "v8", "v9"]
     assert shipped.exists()
@@ -280,3 +283,71 @@ def test_collection_takes_what_nothing_refers_to_and_nothing_else(database: sa.E
         with pytest.raises(Conflict, match="removed"):
             promotion.ask(session, "v5", "*", SERVING)
         assert registry.rollback(session, BOSS) == ("v4", "v3")
+
+
+def test_a_collection_that_was_killed_and_a_version_that_was_never_registered_leave_no_files(
+    database: sa.Engine, tmp_path: Path
+) -> None:
+    for number in range(5):
+        with transaction(database) as session:
+            planted.version(session, tmp_path, f"v{number}")
+    merged = tmp_path / "merged" / "v0"
+    merged.mkdir(parents=True)
+    (merged / "model.safetensors").write_bytes(b"large")
+    states = {"ended": RunState.FAILED, "waiting": RunState.QUEUED}
+    with transaction(database) as session:
+        for name, state in states.items():
+            run = TrainingRun(profile="smoke", state=state, requested_by=BOSS)
+            session.add(run)
+            folder = tmp_path / "models" / name
+            folder.mkdir()
+            (folder / "manifest.json").write_text(json.dumps({"id": name, "training": {"run": str(run.id)}}), "utf-8")
+        (tmp_path / "models" / "base-of-somebody").mkdir()
+    with transaction(database) as session:
+        collection.collect(session, collection.rubbish(session, tmp_path), BOSS)
+    # killed here, before anything was removed
+    with transaction(database) as session:
+        found = collection.rubbish(session, tmp_path)
+    assert found.versions == {}
+    found.remove()
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == [
+        "base-of-somebody",
+        "v2",
+        "v3",
+        "v4",
+        "waiting",
+    ]
+    assert not merged.exists()
+    with transaction(database) as session:
+        assert len(session.exec(select(AuditEvent).where(AuditEvent.action == "model.collected")).all()) == 2
+
+
+def test_of_two_who_promote_at_once_the_second_is_judged_by_what_the_first_made_serve(
+    database: sa.Engine, tmp_path: Path
+) -> None:
+    with transaction(database) as session:
+        for house in planted.HOSPITALS:
+            builders.institution(session, house)
+        data = planted.dataset(session)
+        for name, shift, seed in (("old", 0.0, 1), ("good", 0.06, 2), ("fair", 0.03, 3)):
+            row = planted.version(session, tmp_path, name)
+            cases = planted.evaluation(lambda _, shift=shift: shift, seed=seed, per_house=80)  # type: ignore[misc]
+            planted.evaluated(session, row, data, cases)
+        registry.promote(session, "old", BOSS, gate={})
+
+    def promote(name: str) -> bool:
+        with transaction(database) as session:
+            return promotion.promote(session, name, "*", SERVING, BOSS)[0].passed
+
+    with ThreadPoolExecutor(1) as aside, transaction(database) as session:
+        assert promotion.promote(session, "good", "*", SERVING, BOSS)[0].passed
+        second = aside.submit(promote, "fair")  # better than the old one, and worse than the good one
+        with pytest.raises(TimeoutError):
+            second.result(timeout=1.0)
+        session.commit()
+        assert not second.result(timeout=60)
+    with transaction(database) as session:
+        active = registry.active(session, "north")
+        assert active is not None
+        assert active.id == "good"
+        assert registry.rollback(session, BOSS) == ("good", "old")
