@@ -11,6 +11,7 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -27,6 +28,7 @@ from core.tables import Callback, DraftRequest
 TRIES = 8
 TIMEOUT_S = 5.0
 """For the whole answer, however slowly its bytes come."""
+_CALLBACKS = Callback.__table__  # type: ignore[attr-defined]  # set by SQLModel's metaclass
 
 
 def allowed(url: str, profile: Profile) -> str:
@@ -48,6 +50,19 @@ def due(session: Session, row: DraftRequest, state: str) -> None:
     """Queues the notice of `state`, when the request asked for one; in the transaction of the move."""
     if row.callback_url is not None:
         session.add(Callback(request_id=row.id, url=row.callback_url, request_state=state))
+
+
+def noticing(moved: sa.CTE, state: str) -> sa.Insert:
+    """What `due` does, as a part of the statement whose part `moved` returns the request's id and callback_url; its own id is `its_notice`."""
+    notice: dict[str, Any] = {
+        "id": sa.bindparam("its_notice", type_=_CALLBACKS.c.id.type),
+        "request_id": moved.c.id,
+        "url": moved.c.callback_url,
+        "request_state": sa.literal(state, sa.Text),
+        "state": sa.literal("waiting"),
+        "tries": sa.literal(0),
+    }
+    return sa.insert(_CALLBACKS).from_select(tuple(notice), sa.select(*notice.values()))
 
 
 def dead(session: Session, limit: int = 1000) -> list[Callback]:

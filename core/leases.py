@@ -25,6 +25,8 @@ _ATTEMPTS = Attempt.__table__  # type: ignore[attr-defined]
 _DRAFTS = Draft.__table__  # type: ignore[attr-defined]
 _ISSUES = DraftIssue.__table__  # type: ignore[attr-defined]
 _EVENTS = AuditEvent.__table__  # type: ignore[attr-defined]
+_WAITING = sa.text("state = 'queued'")
+"""As the index for claims has it: with a parameter in its place PostgreSQL could not use that index for a plan that it keeps."""
 
 
 def _given(table: sa.Table) -> tuple[str, ...]:
@@ -75,7 +77,7 @@ def _claiming(stat_only: bool, suspects: bool, limited: bool) -> Any:
     """One statement: find the best waiting request, lock it past those that others are taking, lease it, begin its attempt, return it."""
     best = (
         sa.select(_REQUESTS.c.id, _REQUESTS.c.attempts)
-        .where(_REQUESTS.c.state == RequestState.QUEUED)
+        .where(_WAITING)
         .where(sa.or_(_REQUESTS.c.not_before.is_(None), _REQUESTS.c.not_before <= sa.func.clock_timestamp()))
         .order_by(_REQUESTS.c.is_stat.desc(), _REQUESTS.c.due_at)
         .limit(1)
@@ -136,8 +138,9 @@ Shape = Literal["none", "shown", "hidden"]
 
 
 @cache
-def _settling(to: RequestState, shape: Shape, generations: int) -> Any:
-    """One statement: move the held request, end the attempt, keep the generations, store the draft with its issues, tell the audit trail.
+def _settling(to: RequestState, shape: Shape, generations: int, notice: bool) -> Any:
+    """One statement: move the held request, end the attempt, keep the generations, store the draft with its issues, queue the sender's notice,
+    tell the audit trail.
 
     Without the lease only the generations are kept, and the attempt and the audit trail say that the answer was thrown away.
     """
@@ -162,7 +165,7 @@ def _settling(to: RequestState, shape: Shape, generations: int) -> Any:
         reason=sa.bindparam("its_reason", type_=_REQUESTS.c.reason.type),
         **versions[shape],
     )
-    held = moved.returning(_REQUESTS.c.id).cte("held")
+    held = moved.returning(_REQUESTS.c.id, _REQUESTS.c.callback_url).cte("held")
     was_held = sa.exists(sa.select(held.c.id))
     finished, discarded = (
         sa.literal(s, _ATTEMPTS.c.state.type) for s in (AttemptState.FINISHED, AttemptState.DISCARDED)
@@ -179,6 +182,8 @@ def _settling(to: RequestState, shape: Shape, generations: int) -> Any:
     parts = [ended.cte("ended"), *(inserting(Generation, _GENERATION, f"kept_{at}") for at in range(generations))]
     event: dict[str, Any] = {name: sa.bindparam(f"told_{name}", type_=_EVENTS.c[name].type) for name in audit.COLUMNS}
     event["action"] = sa.case((was_held, event["action"]), else_=sa.literal("draft.discarded"))
+    if notice:
+        parts.append(callbacks.noticing(held, to).cte("notice"))
     if shape != "none":
         parts += _storing(held, number, shape)
         event["detail"] = event["detail"].op("||")(sa.func.jsonb_build_object("version", number))
@@ -220,10 +225,10 @@ def _settle(
     given = {"its_id": held.request.id, "its_lease": held.lease, "its_reason": reason, **more, **bound("told", told)}
     for at, row in enumerate(generations):
         given |= bound(f"kept_{at}", {name: getattr(row, name) for name in _GENERATION})
-    if session.execute(_settling(to, shape, len(generations)), given).first() is None:
-        return False
-    callbacks.due(session, held.request, to)
-    return True
+    notice = held.request.callback_url is not None
+    if notice:
+        given["its_notice"] = new_id()
+    return session.execute(_settling(to, shape, len(generations), notice), given).first() is not None
 
 
 def _event(held: Claim, action: str, **detail: Any) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Desk:
         self._places = ThreadPoolExecutor(settings.in_flight + settings.stat_threads, "place")
         self._held: dict[UUID, str] = {}
         self._suspect = threading.Lock()
-        self._permits, self._permit_at = 0, time.monotonic()
+        self._spent, self._permit_at = 0, time.monotonic()  # permits that met too few free places
         self._degenerate = 0
         self._deadline = Deadline(settings.deadline_s)
         self._lock = threading.Lock()
@@ -91,29 +91,29 @@ class Desk:
     def permit(self, lane: queue.Lane, many: int = 1) -> None:
         """Puts up to `many` free places to work; each serves until nothing waits, so that one permit is enough for a whole queue.
 
-        A permit that meets every place taken is spent at once: those who work look again before they leave.
+        A permit that meets too few free places is spent at once: those who work look again before they leave.
         """
         with self._lock:
-            self._permits, self._permit_at = self._permits + 1, time.monotonic()
+            self._permit_at = time.monotonic()
             for _ in range(many):
                 any_lane = self._at_work[True] < self._settings.in_flight
-                if self._stop.is_set() or not (any_lane or lane == "stat"):
-                    return
-                if not any_lane and self._at_work[False] >= self._settings.stat_threads:
+                beside = lane == "stat" and self._at_work[False] < self._settings.stat_threads
+                if self._stop.is_set() or not (any_lane or beside):
+                    self._spent += 1
                     return
                 self._places.submit(self._work_on, any_lane)
                 self._at_work[any_lane] += 1
 
     def _work_on(self, any_lane: bool) -> None:
         while True:
-            seen = self._permits
+            spent = self._spent
             try:
                 more = self.work(stat_only=not any_lane)
             except Exception as error:  # whatever it is, the place must become free, and the clerk rings again
                 event("place_failed", level=logging.ERROR, error=error)
-                more, seen = False, self._permits
+                more, spent = False, self._spent
             with self._lock:
-                if not more and (seen == self._permits or self._stop.is_set()):
+                if not more and (spent == self._spent or self._stop.is_set()):
                     self._at_work[any_lane] -= 1
                     return
 
@@ -193,7 +193,7 @@ class Desk:
             with self._swap.admitted(job_id) as version:
                 wanted = self._swap.plan.versions.get(row.institution)
                 if wanted is None:
-                    with transaction(self._database) as session:
+                    with statement(self._database) as session:
                         leases.settle_without(session, held, Reason.NO_MODEL)
                     return Reason.NO_MODEL
                 if version is None or version.id != wanted.id:  # the pointer moved between claim and admission
@@ -205,7 +205,7 @@ class Desk:
                 case = clinical_input(row, own.phrases)
                 leave = permitted(row, case, profile, version)
                 if isinstance(leave, Reason):
-                    with transaction(self._database) as session:
+                    with statement(self._database) as session:
                         leases.settle_without(session, held, leave, model_version=version.id)
                     return leave
                 began = time.monotonic()
@@ -240,7 +240,7 @@ class Desk:
             rung.number: _generation(held, rung, version, outcome.prompt_version, checks_version)
             for rung in outcome.rungs
         }
-        with transaction(self._database) as session:
+        with statement(self._database) as session:
             if outcome.chosen is None:
                 reason = outcome.reason or Reason.CHECKS_FAILED
                 saved = leases.settle_without(session, held, reason, list(rows.values()), version.id)

@@ -12,8 +12,8 @@ from core.errors import Broken
 from core.identity import Keyring
 from core.settings import QueueSettings
 from core.states import AttemptState, Reason, RequestState
-from core.tables import Attempt, DraftRequest
-from tests.builders import DOCTOR, QUEUE, accept, institution
+from core.tables import Attempt, Callback, DraftRequest
+from tests.builders import ADMIN, DOCTOR, QUEUE, accept, institution
 
 SHORT = QueueSettings(lease_s=0.05)
 
@@ -123,6 +123,36 @@ def test_signing_while_a_worker_drafts_wins_over_the_draft(session: Session, key
     sign_offs.sign(session, held.request.id, "右肺结节。", None, DOCTOR)
     assert not leases.settle_without(session, held, Reason.CHECKS_FAILED)
     assert requests.get(session, held.request.id, DOCTOR).state is RequestState.SIGNED
+
+
+def test_an_end_that_comes_too_late_tells_the_sender_nothing(session: Session, keyring: Keyring) -> None:
+    institution(session, callback_hosts=("ris.test",))
+    made = accept(session, keyring, callback_url="https://ris.test/done")
+    held = leases.claim(session, "w", QUEUE)
+    assert held is not None
+    requests.cancel(session, made.id, ADMIN)
+    assert not leases.settle_without(session, held, Reason.CHECKS_FAILED)
+    assert [notice.request_state for notice in session.exec(select(Callback))] == ["cancelled"]
+
+
+@pytest.mark.parametrize(
+    ("part", "index"),
+    [
+        ("FOR UPDATE SKIP LOCKED", "ix_draft_requests_claim"),
+        ("ORDER BY draft_requests.accepted_at", "uq_draft_requests_current"),
+    ],
+)
+def test_what_each_request_asks_the_database_can_use_its_index_in_a_plan_that_is_kept(
+    session: Session, keyring: Keyring, part: str, index: str
+) -> None:
+    for number in range(8):  # from the sixth time on the driver has the server keep a statement
+        accept(session, keyring, accession=f"A-{number}")
+        assert leases.claim(session, "w", QUEUE) is not None
+    kept = "SELECT statement FROM pg_prepared_statements WHERE statement LIKE :part"
+    statement = session.execute(sa.text(kept), {"part": f"%{part}%"}).scalar_one()
+    session.execute(sa.text("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"))
+    plan = session.connection().exec_driver_sql(f"EXPLAIN (GENERIC_PLAN) {statement}").scalars().all()
+    assert any(index in line for line in plan), plan
 
 
 def test_the_bell_is_rung_again_only_after_a_while(session: Session, keyring: Keyring) -> None:

@@ -18,7 +18,7 @@ from core.identity import Keyring
 from core.serving import Serving
 from core.settings import WorkerSettings
 from core.states import AttemptState, Reason, RequestState
-from core.tables import Attempt, Draft, DraftIssue, DraftRequest, Generation, ScoreRow
+from core.tables import Attempt, Callback, Draft, DraftIssue, DraftRequest, Generation, ScoreRow
 from tests.builders import ADMIN, DOCTOR, accept, institution
 from tests.worker.stand_in import StandIn
 from worker.desk import Desk
@@ -116,6 +116,20 @@ def test_a_request_becomes_a_visible_draft_with_its_versions_and_generations(war
     assert (draft.model_version, draft.visible, draft.label) == ("v1", True, "AI 草稿，须医师审核")
     assert draft.prompt_version.startswith("brief-")
     assert (generation.text, generation.passed, generation.id) == (draft.impression, True, draft.generation_id)
+
+
+def test_a_draft_and_the_notice_to_its_sender_are_stored_by_one_statement(ward: Ward) -> None:
+    with db.transaction(ward.database) as session:
+        institution(session, callback_hosts=("ris.test",))
+    identity = ward.accept(callback_url="https://ris.test/done")
+    told: list[str] = []
+    sa.event.listen(ward.database, "before_cursor_execute", lambda *a: told.append(a[2]))
+    assert ward.desk.work()
+    (storing,) = [statement for statement in told if "INSERT INTO drafts" in statement]
+    assert "INSERT INTO callbacks" in storing
+    (notice,) = ward.all(Callback)
+    assert (notice.request_id, notice.url, notice.request_state) == (identity, "https://ris.test/done", "drafted")
+    assert (notice.state, notice.tries) == ("waiting", 0)
 
 
 def test_words_and_phrases_of_an_institution_hold_for_its_own_requests_alone(ward: Ward, tmp_path: Path) -> None:
