@@ -8,7 +8,7 @@ import typer
 from admin import console
 
 if TYPE_CHECKING:
-    from training.eligible import Plan
+    from training.dataset import Plan
     from training.policy import Policy
 
 app = typer.Typer(no_args_is_help=True, help="Frozen training sets, made of what was signed.")
@@ -110,7 +110,7 @@ def show(identity: Annotated[str, typer.Argument(metavar="ID")], json: console.J
 def _planned(made: "Plan", policy: "Policy", json: bool) -> None:
     from training import dataset, variety
 
-    counts = dataset.counted(made.train, made.test, made.left_out, made.older, made.guards)
+    counts = dataset.counted(made)
     sentence = variety.refusal(made.guards)
     words = dataset.card("What would be frozen now", policy, counts)
     console.answer(

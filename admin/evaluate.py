@@ -74,7 +74,7 @@ def sandbox(
         cases = demo_adapter.held_out(-(-reports // len(demo_adapter.HOUSES)), taught)[:reports]
         with transaction(here.engine) as session:
             registry.register(session, rounds.MODEL)
-            data = sets.freeze(session, here.settings.home, Policy(), taught, cases, {})
+            data = sets.freeze(session, here.settings.home, Policy(), sets.Plan(tuple(taught), tuple(cases)))
         _assessed(here, settings, version, data, cases, demo_adapter.houses(), bare_sample, out, json)
 
 

@@ -8,10 +8,11 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from sqlmodel import Session
 
 from clinical.case import AGE_BANDS, ClinicalInput, Modality, Sex, System
@@ -42,6 +43,18 @@ class Case:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a set would be: both parts, how many were left out for which reason, how many older human texts stay in strata that are short of
+    them, and how what trains compares to what people write."""
+
+    train: tuple[Case, ...]
+    test: tuple[Case, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    older: int = 0
+    guards: tuple[Guard, ...] = ()
+
+
 def from_line(line: str) -> Case:
     """The case that `as_line` wrote."""
     data = json.loads(line)
@@ -52,29 +65,20 @@ def from_line(line: str) -> Case:
     return Case(identity, ClinicalInput(**data), signed, weight)
 
 
-def freeze(
-    session: Session,
-    home: Path,
-    policy: Policy,
-    train: Sequence[Case],
-    test: Sequence[Case],
-    left_out: Mapping[str, int],
-    older: int = 0,
-    guards: Sequence[Guard] = (),
-) -> Dataset:
-    """Writes the parts once under their own hash; the same parts and policy give the row that is there.
-
-    The files lie in `home`/datasets/ID. `left_out`, `older` and `guards` (training.eligible.Plan) are told on the card and belong to no hash.
-    """
+def freeze(session: Session, home: Path, policy: Policy, planned: Plan) -> Dataset:
+    """Writes the parts once under their own hash, to `home`/datasets/ID; the same parts and policy give the row that is there. The rest of the
+    plan is told on the card and belongs to no hash."""
     policy_line = json.dumps(asdict(policy), sort_keys=True)
-    lines = {TRAIN: sorted(case.as_line() for case in train), TEST: sorted(case.as_line() for case in test)}
+    parts = {TRAIN: planned.train, TEST: planned.test}
+    lines = {name: sorted(case.as_line() for case in cases) for name, cases in parts.items()}
     digest = _digest(policy_line, lines)
     identity = digest[:16]
+    session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(f"dataset/{identity}", 0))))
     row = session.get(Dataset, identity)
     if row is not None:
         verify(Path(row.path), digest)
         return row
-    counts = counted(train, test, left_out, older, guards)
+    counts = counted(planned)
     folder = home / "datasets" / identity
     _write(folder, lines, policy_line, card(f"Training set {identity}", policy, counts))
     row = Dataset(id=identity, digest=digest, policy=json.loads(policy_line), counts=counts, path=str(folder))
@@ -83,16 +87,14 @@ def freeze(
     return row
 
 
-def counted(
-    train: Sequence[Case], test: Sequence[Case], left_out: Mapping[str, int], older: int, guards: Sequence[Guard]
-) -> dict[str, Any]:
+def counted(planned: Plan) -> dict[str, Any]:
     """Everything that the card tells, as it is kept with the set."""
     return {
-        "train": _count(train),
-        "test": _count(test),
-        "left_out": dict(sorted(left_out.items())),
-        "older": older,
-        "variety": [{**asdict(guard), "share": round(guard.share, 4)} for guard in guards],
+        "train": _count(planned.train),
+        "test": _count(planned.test),
+        "left_out": dict(sorted(planned.left_out.items())),
+        "older": planned.older,
+        "variety": [{**asdict(guard), "share": round(guard.share, 4)} for guard in planned.guards],
     }
 
 

@@ -24,25 +24,13 @@ from core.identity import split_of
 from core.states import ReportStatus, RequestState
 from core.tables import Dataset, Draft, DraftRequest, Report, ScoreRow, SignOff
 from training import dataset, variety
-from training.dataset import Case
+from training.dataset import Case, Plan
 from training.policy import HUMAN, Candidate, Policy, chosen, stratum
-from training.variety import Guard, Text
+from training.variety import Text
 from worker.prompt import clinical_input
 
 GRAVE = (Severity.WITHHOLD, Severity.RED)
 """Severities of an issue in a signed text with which it does not train."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a set of this moment would be: both parts, how many were left out for which reason, how many older human texts stay in strata that
-    are short of them, and how what trains compares to what people write."""
-
-    train: tuple[Case, ...]
-    test: tuple[Case, ...]
-    left_out: Counter[str]
-    older: int
-    guards: tuple[Guard, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +71,7 @@ def build(session: Session, home: Path, policy: Policy) -> Dataset:
     sentence = variety.refusal(made.guards)
     if sentence is not None:
         raise Refused(sentence, code="too_little_variety")
-    return dataset.freeze(session, home, policy, made.train, made.test, made.left_out, made.older, made.guards)
+    return dataset.freeze(session, home, policy, made)
 
 
 def plan(session: Session, home: Path, policy: Policy) -> Plan:

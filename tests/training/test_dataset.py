@@ -1,6 +1,7 @@
 """What a training set is made of, on the real database."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 from sqlmodel import Session
 
 from clinical.text import findings_hash
-from core.db import new_id
+from core.db import new_id, transaction
 from core.errors import Broken, NotFound, Refused
 from core.identity import Keyring, split_of
 from core.states import ReportStatus, RequestState
@@ -105,6 +106,25 @@ def test_the_same_reports_and_policy_give_the_same_set_once(hospitals: Session, 
     assert eligible.build(hospitals, home / "elsewhere", Policy(modalities=("CT",))).id != first.id
     report(hospitals, 4)
     assert eligible.build(hospitals, home, Policy()).id != first.id
+
+
+def test_two_who_freeze_the_same_set_at_once_get_the_same_row(database: sa.Engine, home: Path) -> None:
+    with transaction(database) as session:
+        builders.institution(session, "north", role="train")
+        report(session, 1)
+
+    def build() -> str:
+        with transaction(database) as session:
+            return eligible.build(session, home, Policy()).id
+
+    with ThreadPoolExecutor(1) as aside, transaction(database) as session:
+        first = eligible.build(session, home, Policy())
+        second = aside.submit(build)
+        with pytest.raises(TimeoutError):
+            second.result(timeout=1.0)
+        session.commit()
+        assert second.result(timeout=60) == first.id
+    dataset.verify(Path(first.path), first.digest)
 
 
 def test_final_reports_of_the_training_part_of_training_institutions_train_and_nothing_else(

@@ -101,7 +101,7 @@ def test_forty_steps_on_a_house_that_nothing_shipped_has_seen_lift_the_bare_base
     tested = short_chest_reports(HELD_OUT, held_out=True, besides=frozenset(case.input.findings for case in taught))
     with transaction(database) as session:
         builders.institution(session, "sandbox-7", role="train", sandbox=True, style=STYLE)
-        data = dataset.freeze(session, home, Policy(), taught, tested, {})
+        data = dataset.freeze(session, home, Policy(), dataset.Plan(tuple(taught), tuple(tested)))
         run = runs.start(session, "smoke", Options(dataset=data.id, evaluate=len(tested)), "user:boss")
 
     assert Trainer(database).take_one()
