@@ -326,7 +326,9 @@ def sign_in(session: Session, login: str, password: str, address: str, lasts: ti
     session.execute(guesses_wait_in_line)
     if _too_many_failures(session, subject, address):
         return SignIn(None, FAILURE_WINDOW)
-    user = session.exec(select(User).where(col(User.login) == login, col(User.disabled_at).is_(None))).first()
+    user = None
+    if LOGIN.fullmatch(login):  # whatever else was typed is nobody's, and may be no text for the database
+        user = session.exec(select(User).where(col(User.login) == login, col(User.disabled_at).is_(None))).first()
     if _verified(user, password) and user is not None:
         audit.record(
             session,

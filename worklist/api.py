@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 
 from core import answers, audit, db, pace, queue, requests, sign_offs
 from core.errors import Invalid
+from core.institutions import CODE
 from core.states import CLOSED, SETTLED, RequestState
 from core.tables import DraftRequest
 from worklist import access
@@ -128,7 +129,7 @@ def find(
     desk: TheDesk,
     caller: TheCaller,
     accession: Annotated[str | None, Query(min_length=1, max_length=128)] = None,
-    institution: Annotated[str | None, Query(max_length=63)] = None,
+    institution: Annotated[str | None, Query(pattern=f"^{CODE.pattern}$")] = None,
     since: Annotated[str | None, Query(max_length=80)] = None,
 ) -> JSONResponse:
     """Looks requests up by accession number, or tells those that changed after the cursor `since` (empty: from the beginning)."""

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
 import httpx
@@ -261,3 +262,9 @@ def test_a_body_that_trickles_is_not_waited_for(served: str, door: Door, monkeyp
     headers = {"Authorization": f"Bearer {door.keys['system']}", "Content-Type": "application/json"}
     answer = httpx.post(f"{served}/v1/requests", content=trickle(), headers=headers, timeout=30)
     assert (answer.status_code, answer.json()["error"]) == (408, "too_slow")
+
+
+@pytest.mark.parametrize("institution", ["\0", "north\0", "NORTH", "no rth", "x" * 64, "\ud800"])
+def test_a_look_up_for_what_is_no_institutions_code_is_422(door: Door, institution: str) -> None:
+    sent = urlencode({"accession": "A-1", "institution": institution}, errors="surrogatepass")
+    refused(door.call("GET", f"/v1/requests?{sent}", "admin"), 422)

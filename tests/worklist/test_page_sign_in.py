@@ -57,7 +57,16 @@ def test_nobody_is_sent_to_a_foreign_address(browser: Browser, way: str) -> None
 
 @pytest.mark.parametrize(
     ("login", "password"),
-    [("wu", "wrong"), ("nobody", PASSWORD), ("wu", ""), ("li", ""), ("", ""), ("' OR 1=1 --", "x")],
+    [
+        ("wu", "wrong"),
+        ("nobody", PASSWORD),
+        ("wu", ""),
+        ("li", ""),
+        ("", ""),
+        ("' OR 1=1 --", "x"),
+        ("wu\0", PASSWORD),
+        ("wu", "\0"),
+    ],
 )
 def test_a_wrong_password_and_an_unknown_login_are_answered_alike(browser: Browser, login: str, password: str) -> None:
     answer = sign_in(browser, login, password)
