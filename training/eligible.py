@@ -195,7 +195,8 @@ def _apart(sides: _Sides) -> Sequence[_Signed]:
 
 
 def _exposures(session: Session) -> dict[str, str]:
-    """Report id to the exposure class of its newest sign-off; a report that no draft was made for is not in it.
+    """Report id to the exposure class of the sign-off of its present text, else of its newest one; a report that no draft was made for is not
+    in it.
 
     A report that belongs to no sign-off although its examination had a draft before it was signed (a request that was cancelled) may
     be that draft, word for word.
@@ -215,9 +216,14 @@ def _exposures(session: Session) -> dict[str, str]:
             sa.or_(col(Report.signed_at).is_(None), col(Draft.created_at) < col(Report.signed_at)),
         )
     )
-    known = sa.select(col(SignOff.report_id), col(SignOff.exposure)).where(col(SignOff.report_id).is_not(None))
+    present = col(SignOff.report_version) == col(Report.version)
+    known = (
+        sa.select(col(SignOff.report_id), col(SignOff.exposure))
+        .join(Report, col(Report.id) == col(SignOff.report_id))
+        .order_by(sa.func.coalesce(present, False), col(SignOff.version))
+    )
     found = {str(report): exposure for report, exposure in session.execute(drafted)}
-    return found | {str(report): exposure for report, exposure in session.execute(known.order_by(col(SignOff.version)))}
+    return found | {str(report): exposure for report, exposure in session.execute(known)}
 
 
 def _flagged(session: Session) -> frozenset[UUID]:

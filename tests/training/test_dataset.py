@@ -252,6 +252,21 @@ def test_a_red_issue_is_resolved_by_a_text_signed_anew_or_by_what_the_checks_say
     assert sorted(train()) == ["1", "2", "3", "6"]
 
 
+def test_a_report_whose_ris_went_back_to_an_earlier_text_counts_by_how_that_text_came_about(
+    hospitals: Session, home: Path, keyring: Keyring
+) -> None:
+    report(hospitals, 1)
+    again = report(hospitals, 2)
+    first = sign_off(hospitals, keyring, 2, "verbatim", place="ris", of=again)
+    later = {**first.model_dump(exclude={"id"}), "version": 2, "report_version": 2, "exposure": "heavy_edit"}
+    hospitals.add(SignOff(**later))
+    hospitals.flush()
+    assert eligible.build(hospitals, home, Policy()).counts["left_out"] == {"exposure_verbatim": 1}
+    again.version = 2
+    hospitals.add(again)
+    assert eligible.build(hospitals, home, Policy()).counts["left_out"] == {}
+
+
 def test_a_draft_that_was_on_offer_is_no_reference_to_measure_by_though_nobody_opened_it(
     hospitals: Session, home: Path, keyring: Keyring
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,44 @@ def test_a_cron_line_is_due_once_its_time_has_passed_and_something_was_signed(no
     north.expire_all()
     passed = database_now(north) >= datetime(2027, 1, 1, tzinfo=UTC)
     assert (schedule.due(north, yearly) is not None) == passed
+
+
+def test_two_workers_that_look_at_the_same_minute_start_one_run(database: sa.Engine) -> None:
+    with transaction(database) as session:
+        builders.institution(session, "north", role="train")
+        put(session, cron="* * * * *")
+        backdate(session, minutes=5)
+        signed(session, 1)
+
+    def look() -> int:
+        with transaction(database) as session:
+            return len(schedule.start_due(session))
+
+    with transaction(database) as session:
+        assert len(schedule.start_due(session)) == 1
+        with ThreadPoolExecutor(1) as aside:
+            assert aside.submit(look).result(timeout=30) == 0  # while the first has not committed yet
+    assert look() == 0
+    with transaction(database) as session:
+        session.execute(sa.update(TrainingRun).values(state=RunState.FAILED))  # at once, in the same minute
+    assert look() == 0
+    with transaction(database) as session:
+        assert len(runs.newest(session)) == 1
+
+
+def test_a_clock_that_is_set_back_starts_nothing_twice(north: Session) -> None:
+    row = put(north, cron="* * * * *")
+    backdate(north, minutes=5)
+    signed(north, 1)
+    [run] = schedule.start_due(north)
+    north.execute(sa.update(TrainingRun).values(state=RunState.DONE))
+    row.last_run_at = database_now(north) + timedelta(hours=2)  # as the clock said before
+    north.add(row)
+    signed(north, 1, start=5)
+    assert schedule.start_due(north) == []
+    signed(north, 1, start=6, ingested_at=database_now(north) + timedelta(hours=3))
+    assert schedule.start_due(north) == []
+    assert runs.newest(north) == [run]
 
 
 def test_a_schedule_without_an_occasion_or_with_nonsense_is_refused(session: Session) -> None:
