@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from clinical.compare import same_place
 from clinical.facts import Fact, Place, Reading
 from clinical.lexicon import inside, kinship, lesions, same_finding
-from clinical.signs import apart, overlap, stated_in
+from clinical.signs import CONSEQUENCES, VAGUE, apart, overlap, stated_in
 
 Span = tuple[int, int]
 Links = tuple[tuple[Fact, tuple[Fact, ...]], ...]
@@ -44,14 +44,9 @@ def supports(finding: Fact, stated: Fact) -> bool:
     if not finding.places and stated.places and finding.severity <= 1 and finding.lesion != stated.lesion:
         return False
     near = kinship(finding.lesion, stated.lesion)
-    if near in (1, 2) and finding.lesion in _VAGUE and finding.places and stated.places:
-        return _closeness(finding, stated) > (1 if finding.lesion in _CONSEQUENCES else 0)
+    if near in (1, 2) and finding.lesion in VAGUE and finding.places and stated.places:
+        return _closeness(finding, stated) > (1 if finding.lesion in CONSEQUENCES else 0)
     return near > 0
-
-
-_CONSEQUENCES = frozenset({"compression", "displacement", "swelling"})
-_VAGUE = _CONSEQUENCES | {"low_density", "high_signal", "low_signal", "abnormal_signal", "patchy"}
-"""Signs of almost everything: they speak for a statement at their own place only, and not at a neighbour's."""
 
 
 def match(findings: Reading, impression: Reading) -> Matching:

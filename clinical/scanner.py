@@ -319,6 +319,8 @@ class Scanner:
         """A hedge behind a finding weakens it (and those joined to it); one before weakens what follows in the clause."""
         value = {"h1": 1, "h2": 2, "h3": 3}[token.kind]
         word = str(token.value)
+        if self.text.startswith(("为", "是", "系"), token.end) and value > 1:
+            return value  # 结节可能为转移: the doubt is about what comes
         before = word.startswith(HEDGES_BEFORE)
         if made and not (before and token.start - self.facts_end(made[-1]) > 0 and value > 1):
             for index in reversed(made):

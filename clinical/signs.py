@@ -94,18 +94,17 @@ def telling(fact: Fact) -> bool:
     )
 
 
-VAGUE = frozenset(
-    {
-        *("compression", "displacement", "swelling"),
-        *("low_density", "high_signal", "low_signal", "abnormal_signal", "patchy", "edema", "enhancement"),
-    }
-)
-"""Signs of almost everything."""
+CONSEQUENCES = frozenset({"compression", "displacement", "swelling"})
+VAGUE = CONSEQUENCES | {"low_density", "high_signal", "low_signal", "abnormal_signal", "patchy"}
+"""Signs of almost everything: they speak for a statement at their own place only, and not at a neighbour's."""
+
+
+_SHADES = (VAGUE | {"edema", "enhancement"}) - {"patchy"}  # a patch in a lung tells enough
 
 
 def telling_kin(kin: list[Fact]) -> list[Fact]:
-    """Findings that may be one thing, without those that may be anything, as long as others are left."""
-    return [fact for fact in kin if fact.lesion not in VAGUE] or kin
+    """Findings that may be one thing, without those that may be anything as long as others are left."""
+    return [fact for fact in kin if fact.lesion not in _SHADES] or kin
 
 
 MOST = 300

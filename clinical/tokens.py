@@ -65,16 +65,20 @@ class _Cover:
 
 
 def _named(plain: str, in_name: _Cover) -> list[tuple[int, int, str]]:
-    """Findings by name; a term with a gap (`密度*减低`) takes the place of the terms that it overlaps.
+    """Findings by name; a term with a gap (`密度*减低`) takes the place of the terms that it overlaps, but of none that holds all of it.
 
     In 胆囊|肿大 the structure goes before the 囊肿 that reaches out of it, for a longer finding follows it.
     """
-    gaps = lesion_gaps().find(plain)
+    terms = lesion_terms().find(plain)
+    holding = _Cover(len(plain))
+    for start, end, _ in terms:
+        holding.add(start, end)
+    gaps = [each for each in lesion_gaps().find(plain) if not holding.exceeds(each[0], each[1])]
     taken = _Cover(len(plain))
     for start, end, _ in gaps:
         taken.add(start, end)
     whole: list[tuple[int, int, str]] = []
-    for start, end, lesion in lesion_terms().find(plain):
+    for start, end, lesion in terms:
         if taken.touches(start, end):
             continue
         border = in_name.cut(start, end)

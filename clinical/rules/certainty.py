@@ -11,19 +11,22 @@ from collections.abc import Iterator
 from clinical.context import Context
 from clinical.facts import Fact
 from clinical.issues import Issue, Kind, Severity
-from clinical.signs import apart, overlap, stated_in
+from clinical.signs import apart, overlap, stated_in, within
 
 
 def certainty(context: Context) -> Iterator[Issue]:
     """The same finding named in both texts, two steps surer or less sure."""
     theirs = [fact for fact in stated_in(context.findings) if fact.polarity]
     compared: set[tuple[int, int]] = set()
-    for fact in stated_in(context.impression):
+    stated = stated_in(context.impression)
+    naming = {fact.clause for fact in stated if fact.severity > 0}
+    for fact in stated:
         same = [
             f
             for f in theirs
-            if f.lesion == fact.lesion and f.severity > 0 and overlap(f, fact) and not apart(f, fact)
-            if _same_words(context, f, fact)
+            if f.lesion == fact.lesion and overlap(f, fact) and not apart(f, fact)
+            if (f.severity > 0 and _same_words(context, f, fact))
+            or (fact.clause not in naming and within(f, fact) and _doubted_itself(context, fact))
         ]
         if same:
             compared.add(fact.clause)
@@ -53,9 +56,20 @@ def _same_words(context: Context, finding: Fact, stated: Fact) -> bool:
     return here[-_SHORTEST:] in there or there[-_SHORTEST:] in here
 
 
-_DOUBT = re.compile(r"待排|不(?:能|可)?(?:完全)?(?:除外|排除)|待(?:除外|查)")
+_AFTER = re.compile(
+    r"[影灶区]?(?:可能(?:性大)?|可疑|待排|不(?:能|可)?(?:完全)?(?:除外|排除)|待(?:除外|查))(?![为是系])"
+)
+
+
+def _doubted_itself(context: Context, fact: Fact) -> bool:
+    """Whether the doubt is about a mere sign, which is seen or not, and not about what it may be."""
+    return _AFTER.match(context.impression.raw, fact.span[1]) is not None
+
+
+_DOUBT = re.compile(r"待排|不(?:能|可)?(?:完全)?(?:除外|排除)|待(?:除外|查)|可能(?=[,。;)\n]|$)")
 _HAN = re.compile(r"[\u4e00-\u9fff]+$")
 _LONGEST, _SHORTEST = 6, 2
+_SHORTEST_LIKELY = 4  # letters: a shorter word before 可能 may be a diagnosis that the findings only name in passing
 
 
 def _doubted_word(context: Context, known: set[tuple[int, int]]) -> Iterator[Issue]:
@@ -67,7 +81,8 @@ def _doubted_word(context: Context, known: set[tuple[int, int]]) -> Iterator[Iss
             continue
         before = _HAN.search(reading.text, max(0, match.start() - _LONGEST), match.start())
         words = "" if before is None else before[0]
-        for length in range(len(words), _SHORTEST - 1, -1):
+        shortest = _SHORTEST_LIKELY if match[0] == "可能" else _SHORTEST
+        for length in range(len(words), shortest - 1, -1):
             found = theirs.text.find(words[-length:])
             if found < 0:
                 continue
@@ -85,7 +100,7 @@ def _doubted_word(context: Context, known: set[tuple[int, int]]) -> Iterator[Iss
             break
 
 
-_PLAIN_NO = re.compile(r"[未无不没余?]|可能|考虑|疑|待|除外|倾向")
+_PLAIN_NO = re.compile(r"[未无没余?]|不(?![清均规])|可能|考虑|疑|待|除外|倾向")
 
 
 def _clause_around(text: str, at: int) -> tuple[int, int]:

@@ -44,6 +44,13 @@ def _one_thing(context: Context, stated: Fact, facts: list[Fact]) -> Fact | None
     return facts[0]
 
 
+def _on_both_sides(stated: Fact, facts: list[Fact]) -> Fact | None:
+    """A finding that is in both lungs, kidneys or hemispheres, and so no single one."""
+    if len(stated.sides) == 1:
+        return None
+    return next((f for f in facts if f.sides == BOTH and not f.emphasis), None)
+
+
 def count(context: Context) -> Iterator[Issue]:
     """One for many, many for one, or another number."""
     theirs = [fact for fact in stated_in(context.findings) if fact.polarity]
@@ -60,16 +67,16 @@ def count(context: Context) -> Iterator[Issue]:
             wrong = bool(counts) and not many_there and len(same) == 1
         else:
             wrong = bool(counts) and fact.count not in counts and "many" not in counts and len(same) == 1
-        single = None
-        if fact.count == "many" and not counts:
-            behind = [
-                f for f in theirs if supports(f, fact) and within(f, fact) and not context.named_elsewhere(f, fact)
-            ]
+        uncounted = None
+        if not counts and fact.count in ("many", "one", "1"):
+            near = within if fact.count == "many" else overlap
+            behind = [f for f in theirs if supports(f, fact) and near(f, fact) and not context.named_elsewhere(f, fact)]
             behind = [f for f in behind if f.levels & fact.levels] or behind
             nearest = max((kinship(f.lesion, fact.lesion) for f in behind), default=0)
-            single = _one_thing(context, fact, [f for f in behind if kinship(f.lesion, fact.lesion) == nearest])
-        if wrong or single is not None:
-            other = single or next(f for f in same if f.count is not None)
+            behind = [f for f in behind if kinship(f.lesion, fact.lesion) == nearest]
+            uncounted = _one_thing(context, fact, behind) if fact.count == "many" else _on_both_sides(fact, behind)
+        if wrong or uncounted is not None:
+            other = uncounted or next(f for f in same if f.count is not None)
             here, there = context.impression.quote(fact.clause), context.findings.quote(other.clause)
             message = context.say(f"意见“{here}”与所见“{there}”的数目不同", f"“{here}” and “{there}” differ in number")
             yield Issue(Kind.COUNT, Severity.AMBER, other.span, fact.span, message, "count.differs")

@@ -19,7 +19,10 @@ def negation(context: Context) -> Iterator[Issue]:
     theirs = stated_in(context.findings)
     positive = [fact for fact in theirs if fact.polarity]
     negative = [fact for fact in theirs if not fact.polarity]
+    nothing = not positive and bool(negative) and all(read for _, read in context.findings.understood)
     for fact in stated_in(context.impression):
+        if nothing and fact.lesion == "abnormality" and fact.certainty > 1:
+            yield _polarity_issue(context, fact, negative[0], "negation.abnormal")
         contrary = _normal_after_all(context, fact, positive)
         if contrary is not None:
             yield _polarity_issue(context, fact, contrary, "negation.normal")
@@ -33,8 +36,15 @@ def negation(context: Context) -> Iterator[Issue]:
                 yield _polarity_issue(context, fact, denied[0], "negation.asserted")
         elif not fact.polarity:
             asserted = [f for f in positive if _asserts(f, fact) and (context.chinese or f.lesion == fact.lesion)]
-            if asserted and not any(f.lesion == fact.lesion and overlap(f, fact) and not f.rest for f in negative):
+            if asserted and not any(_denied_there(f, fact, asserted) for f in negative):
                 yield _polarity_issue(context, fact, asserted[0], "negation.denied")
+
+
+def _denied_there(negative: Fact, fact: Fact, asserted: list[Fact]) -> bool:
+    """Whether the findings deny it as well, at its level where they assert it at that level."""
+    if negative.lesion != fact.lesion or negative.rest or not overlap(negative, fact):
+        return False
+    return bool(negative.levels & fact.levels) or not any(f.levels & fact.levels for f in asserted)
 
 
 def _denies(negative: Fact, fact: Fact) -> bool:
