@@ -1,10 +1,8 @@
 """Promotion, rollback and removal from the command line, by somebody who knows the commands only: planted evaluations, the real gate and registry."""
 
-import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -176,14 +174,9 @@ def test_promotion_and_rollback_at_once_happen_one_after_the_other(
         )
     with transaction(database) as session:
         registry.hold_still(session, "*")  # both wait here, and then go in one order or the other
-        both = [
-            threading.Thread(target=valuer, args=("models", *what)) for what in (("promote", "next"), ("rollback",))
-        ]
-        for one in both:
-            one.start()
+        both = [_begun("promote", "next"), _begun("rollback")]
         _until(lambda: _waiting(database) == 2)
-    for one in both:
-        one.join()
+    assert [one.wait(60) for one in both] == [0, 0]
     with transaction(database) as session:
         moves = session.exec(select(Promotion).where(Promotion.kind != "held").order_by(sa.text("at"))).all()
     chain = [(row.previous, row.model_version) for row in moves]
@@ -202,8 +195,7 @@ def test_a_promotion_that_is_killed_in_the_middle_has_not_happened(
         before = len(session.exec(select(Promotion)).all())
     with database.connect() as blocker, blocker.begin():
         blocker.execute(sa.text("LOCK TABLE audit_events IN SHARE MODE"))  # the last thing that a promotion writes
-        command = [sys.executable, "-m", "admin.main", "models", "promote", "new"]
-        process = subprocess.Popen(command, env=dict(os.environ), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = _begun("promote", "new")
         try:
             _until(lambda: _waiting(database) == 1)
         finally:
@@ -245,6 +237,12 @@ def _waiting(database: sa.Engine) -> int:
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     with database.connect() as connection:
         return int(connection.execute(sa.text(query)).scalar_one())
+
+
+def _begun(*what: str) -> subprocess.Popen[bytes]:
+    """`valuer models …` in a process of its own."""
+    command = [sys.executable, "-m", "admin.main", "models", *what]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _until(so: Any, patience_s: float = 60.0) -> None:
