@@ -79,8 +79,11 @@ def places_of(
     return placed, side
 
 
+_BEHIND = ("gauche", "droit")  # French: rein droit
+
+
 def _postfix(text: str, tokens: list[Token], index: int, placed: dict[int, Place], value: str) -> None:
-    """`胸腔左侧`, `中线向左移`: a side right behind a structure that has none of its own and before no other."""
+    """`胸腔左侧`, `中线向左移`, `rein droit`: a side right behind a structure that has none of its own and before no other."""
     side = tokens[index]
     earlier = max((i for i in placed if i < index), default=None)
     if earlier is None or placed[earlier].said_side is not None:
@@ -89,7 +92,8 @@ def _postfix(text: str, tokens: list[Token], index: int, placed: dict[int, Place
     gap = text[before.end : side.start]
     follows = index + 1 < len(tokens) and tokens[index + 1].kind == "place" and tokens[index + 1].start == side.end
     midline = before.path == "head/midline" and len(gap) <= 8  # 中线结构偏移至右侧
-    if not follows and (not gap or midline or (len(gap) <= 2 and gap[-1] in "向偏")):
+    behind = gap == " " and text.startswith(_BEHIND, side.start)
+    if not follows and (not gap or behind or midline or (len(gap) <= 2 and gap[-1] in "向偏")):
         placed[earlier] = replace(before, sides=_SIDES[value], said_side=(side.start, side.end))
 
 

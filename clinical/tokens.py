@@ -60,6 +60,10 @@ class _Cover:
             return None
         return next(at for at in range(start, end) if self._by[at] != by)
 
+    def begins_before(self, start: int) -> bool:
+        """Whether one span covers this character and the one before it."""
+        return self._by[start] != 0 and self._at(start - 1) == self._by[start]
+
     def touches(self, start: int, end: int) -> bool:
         return any(self._by[start:end])
 
@@ -120,9 +124,16 @@ def tokens(reading: Reading) -> list[Token]:
     plain = "".join(blank)
     in_finding, in_name = _Cover(len(plain)), _Cover(len(plain))
     structures = structure_terms().find(plain)
-    for start, end, _ in structures:
+    in_other = _Cover(len(plain))
+    for start, end, path in structures:
         in_name.add(start, end)
-    named = [each for each in _named(plain, in_name) if not in_name.exceeds(each[0], each[1])]  # 跟骨结节 is a bone
+        if path == NOT_A_STRUCTURE:
+            in_other.add(start, end)
+    named = [
+        (start, end, lesion)
+        for start, end, lesion in _named(plain, in_name)
+        if not in_name.exceeds(start, end) and not in_other.begins_before(start)  # 跟骨结节, 越过|中线移位
+    ]
     for start, end, lesion in named:
         in_finding.add(start, end)
         found.append(Token(start, end, "lesion", lesion))

@@ -79,6 +79,8 @@ PASSES = [
     ("胰尾见稍低密度灶。", "胰尾稍低密度灶，肿瘤可能。"),
     ("左肺上叶见结节。右肺未见异常。", "胸部CT可见异常，左肺上叶结节。"),
     ("左肾见囊性灶。右肾未见异常。", "左肾单发囊肿。"),
+    # the midline of the body
+    ("甲状腺右叶见肿块，越过中线，气管向左侧移位。", "甲状腺右叶占位，气管受压移位。"),
     # terms and signs
     ("右侧气胸，肺组织压缩约40%。", "右侧气胸(压缩约40%)。"),
     ("左颞叶肿块，中线右移约5mm。", "左颞叶占位，伴占位效应。"),
@@ -283,6 +285,20 @@ def test_an_organ_the_patient_does_not_have_is_flagged(
 def test_words_of_another_modality_are_flagged(modality: str, impression: str, flagged: bool) -> None:
     issues = [i for i in loud("右肾类圆形影。", impression, modality=modality) if i.kind is Kind.BODY_PART]
     assert bool(issues) is flagged
+
+
+@pytest.mark.parametrize(
+    ("findings", "impression"),
+    [
+        ("Masse rénale droite.", "Masse rénale gauche."),
+        ("Kyste du rein gauche.", "Kyste du rein droit."),
+        ("Épanchement pleural droit.", "Épanchement pleural gauche."),
+        ("Masse vésicale latérale gauche.", "Masse vésicale latérale droite."),
+    ],
+)
+def test_a_french_side_behind_its_structure_is_read(findings: str, impression: str) -> None:
+    assert not loud(findings, findings, language="fr")
+    assert any(i.kind is Kind.SIDE for i in loud(findings, impression, language="fr"))
 
 
 def test_a_stored_prior_or_a_comparison_in_the_findings_supports_one_in_the_impression() -> None:
