@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse
 from sqlmodel import Session, col, select
 
 from clinical.checks import check
-from clinical.issues import Severity
+from clinical.issues import Kind, Severity
 from core import answers, audit, db, institutions, pace, requests, sign_offs
 from core.errors import Conflict, Invalid
 from core.identity import reveal
@@ -57,16 +57,16 @@ def _newest_signature(session: Session, row: DraftRequest) -> SignOff | None:
 
 
 def _signature(session: Session, the: Desk, row: DraftRequest, signed: SignOff, words: Words) -> dict[str, Any]:
-    """What was signed, by whom, and softly what the checks notice in it: a person's text is never held up, marked or changed."""
+    """What was signed, by whom, and softly what the checks notice in it: a person's text is never held up, marked or changed, and the house's
+    headings in it are no leak of a prompt."""
     name = words("case.in_ris")
     if signed.place == "here":
         user = session.get(User, UUID(signed.signer))
         name = signed.signer if user is None else user.display_name
     time = signed.signed_at.astimezone().strftime("%Y-%m-%d %H:%M")
     title = words("case.signed_text" if session.get(Withdrawal, signed.id) is None else "case.withdrawn_text")
-    noticed = [
-        one for one in check(pair_of(row, signed.impression, the.settings.home)) if one.severity != Severity.INFO
-    ]
+    found = check(pair_of(row, signed.impression, the.settings.home))
+    noticed = [one for one in found if one.severity != Severity.INFO and one.kind != Kind.PROMPT_LEAK]
     return {"title": title, "impression": signed.impression, "name": name, "time": time, "noticed": noticed}
 
 
@@ -190,12 +190,21 @@ def page(request: Request, the: TheDesk, caller: TheReader, request_id: UUID) ->
 def notice(
     request: Request, the: TheDesk, caller: TheReader, request_id: UUID, seen: Annotated[int, Query(ge=0)] = 0
 ) -> Response:
-    """What has changed for somebody who is writing and has seen version `seen` (0: none): the state, and whether a newer draft is there."""
+    """What has changed for somebody who has seen version `seen` (0: none): the state, how long it still takes, whether a newer draft is there.
+
+    Unlike the case itself it shows no draft, so that nobody is noted to have seen one.
+    """
     with db.transaction(the.engine) as session:
         row = requests.get(session, request_id, caller.actor)
         draft = answers.visible_draft(session, row)
         fresh = draft is not None and draft.version != seen
-        context = {"row": row, "fresh": fresh, "closed": row.state in CLOSED, "newer": _newer(session, row)}
+        context = {
+            "row": row,
+            "fresh": fresh,
+            "closed": row.state in CLOSED,
+            "newer": _newer(session, row),
+            "waiting": pace.wait(session, row),
+        }
     return render(request, "notice.html", context)
 
 

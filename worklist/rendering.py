@@ -19,6 +19,7 @@ STATIC = HERE / "static"
 _TEMPLATES = Environment(
     loader=FileSystemLoader(HERE / "templates"),
     autoescape=True,
+    auto_reload=False,  # templates belong to the code that renders them, also while an upgrade puts newer ones in their place
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

@@ -90,6 +90,21 @@ def test_a_draft_arrives_in_an_open_case_without_a_reload(page: Chromium, door: 
     assert page.complaints == []
 
 
+def test_the_time_that_a_draft_takes_goes_on_and_a_caret_in_the_empty_box_stays(
+    page: Chromium, door: Door, served: str
+) -> None:
+    made = door.send()
+    case(page, served, made)
+    page.run(f"{BOX}.focus()")
+    before = page.run("document.getElementById('waited').textContent")
+    page.until(f"document.getElementById('waited').textContent !== {before!r}")
+    assert page.run("document.activeElement.id") == "impression"
+    door.settle()
+    page.until("document.getElementById('draft')")
+    assert page.run("document.activeElement.id") == "impression"
+    assert page.complaints == []
+
+
 def test_a_draft_that_arrives_while_somebody_writes_is_offered_and_touches_nothing(
     page: Chromium, door: Door, served: str
 ) -> None:
@@ -214,10 +229,15 @@ def test_copying_from_the_draft_is_noted_once(page: Chromium, door: Door, served
     assert kinds.count("copied") == 1
 
 
-def test_control_enter_goes_to_the_button_and_signs_nothing(page: Chromium, door: Door, served: str) -> None:
+def test_e_goes_to_the_box_and_control_enter_to_the_button_and_neither_signs(
+    page: Chromium, door: Door, served: str
+) -> None:
     made = door.sent_and_drafted()
     case(page, served, made)
-    page.run(f"{BOX}.focus()")
+    page.press("e")
+    assert page.run("document.activeElement.id") == "impression"
+    page.press("e")
+    assert page.run(f"{BOX}.value") == DRAFT
     page.press("Enter", modifiers=2)
     assert page.run(f"document.activeElement === {SIGN}") is True
     assert door.state(made) == "drafted"

@@ -257,9 +257,25 @@ def test_a_signed_text_is_checked_softly_and_stands_as_it_was_signed(door: Door)
     page = browser.get(f"/cases/{made}").text
     noticed = page.split('<details class="noticed">', 1)[1].split("</details>", 1)[0]
     assert "不影响签发" in noticed
-    assert "<q>" in noticed
+    assert noticed.count("左肺上叶") == 1
     assert "confirm" not in noticed
     assert signed(door) == [wrong]
+
+
+def test_a_houses_heading_in_a_signed_text_is_no_leak_of_a_prompt(door: Door) -> None:
+    made = door.sent_and_drafted()
+    browser = door.browser()
+    text = f"影像诊断：{DRAFT}"
+    assert browser.post(f"/cases/{made}/sign", fields(browser, impression=text)).status_code == 303
+    assert "提示词泄漏" not in browser.get(f"/cases/{made}").text
+
+
+def test_an_empty_tab_does_not_say_that_nothing_waits(door: Door) -> None:
+    browser = door.browser()
+    assert "目前没有待处理的检查" in browser.get("/").text
+    door.sent_and_drafted()
+    assert "目前没有待处理的检查" not in browser.get("/?show=alone").text
+    assert "此分类下没有检查" in browser.get("/?show=alone").text
 
 
 def test_the_button_says_what_signing_means_in_this_hospital(door: Door) -> None:

@@ -25,16 +25,17 @@ function say(text) {
 // Puts a new state of the case on the page; with `keep`, the text in the box stays as it is.
 function show(html, keep) {
   const old = box();
-  const mine = keep && old ? { text: old.value, start: old.selectionStart, end: old.selectionEnd, focused: old === document.activeElement } : null;
+  const focused = old !== null && old === document.activeElement;
+  const mine = keep && old ? { text: old.value, start: old.selectionStart, end: old.selectionEnd } : null;
   page.innerHTML = html;
   const now = box();
   if (mine && now) {
     now.value = mine.text;
     now.dataset.own = "";
     document.getElementById("from-draft")?.remove();
-    if (mine.focused) now.focus({ preventScroll: true });
     now.setSelectionRange(mine.start, mine.end);
   }
+  if (focused) now?.focus({ preventScroll: true });
   dress();
 }
 
@@ -44,16 +45,23 @@ async function part() {
   return answer.text();
 }
 
+// What the server tells of the case without its draft; state and waiting time are put in their places at once.
+async function notice() {
+  const answer = await fetch(`/cases/${id}/notice?seen=${seen()}`, { headers: { "X-Part": "1" } });
+  if (!answer.ok) throw new Error(String(answer.status));
+  const held = document.createElement("template");
+  held.innerHTML = await answer.text();
+  document.getElementById("state").replaceWith(held.content.getElementById("state"));
+  const waited = held.content.getElementById("waited");
+  waited?.remove();
+  if (waited) document.getElementById("waited")?.replaceWith(waited);
+  return held.content;
+}
+
 async function changed() {
   try {
     if (!written()) { show(await part(), false); return; }
-    const answer = await fetch(`/cases/${id}/notice?seen=${seen()}`, { headers: { "X-Part": "1" } });
-    if (!answer.ok) return;
-    const held = document.createElement("template");
-    held.innerHTML = await answer.text();
-    const state = held.content.getElementById("state");
-    document.getElementById("state").replaceWith(state);
-    document.getElementById("notice").replaceChildren(held.content);
+    document.getElementById("notice").replaceChildren(await notice());
   } catch { /* the stream's return asks again */ }
 }
 
@@ -163,11 +171,20 @@ window.addEventListener("beforeunload", (event) => {
 window.addEventListener("pageshow", (event) => { if (event.persisted) changed(); });
 
 document.addEventListener("keydown", (event) => {
+  if (event.key === "e" && !event.ctrlKey && !event.altKey && !event.metaKey && !event.target.matches("input:not([type=checkbox]), textarea")) {
+    event.preventDefault();
+    box()?.focus();
+  }
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target === box()) {
     event.preventDefault();
     form().querySelector("button.main").focus(); // signing itself stays a deliberate key of its own
   }
 });
+
+// While a draft is waited for, the time that has passed and the time that is left.
+setInterval(() => {
+  if (document.getElementById("waited") && !document.hidden) notice().catch(() => { /* the next one */ });
+}, 5000);
 
 const source = new EventSource("/v1/worklist/stream");
 let met = false;
