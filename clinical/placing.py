@@ -14,7 +14,7 @@ from clinical.lexicon import inside, lesions, structures
 from clinical.tokens import Token
 
 _NOWHERE: frozenset[str] = frozenset()
-_SIDES = {"L": frozenset("L"), "R": frozenset("R"), "B": BOTH}
+SIDES = {"L": frozenset("L"), "R": frozenset("R"), "B": BOTH}
 _LOBED = ("abdomen/liver", "neck/thyroid", "abdomen/portal_vein")
 _JOINS = frozenset("、及和与或/以并,同 至")
 
@@ -62,10 +62,10 @@ def places_of(
                 "thyroid",
                 "portal_vein",
             ):
-                sides = _SIDES["L" if path.endswith("/left") else "R"]
+                sides = SIDES["L" if path.endswith("/left") else "R"]
                 said = (token.start, token.end)
             elif side is not None and (adjacent or structure.paired):
-                sides = _SIDES[side[0]]
+                sides = SIDES[side[0]]
                 said = (side[1], side[2])
             placed[index] = Place(path, sides, token.start, token.end, said)
     for index, place in placed.items():
@@ -94,7 +94,7 @@ def _postfix(text: str, tokens: list[Token], index: int, placed: dict[int, Place
     midline = before.path == "head/midline" and len(gap) <= 8  # 中线结构偏移至右侧
     behind = gap == " " and text.startswith(_BEHIND, side.start)
     if not follows and (not gap or behind or midline or (len(gap) <= 2 and gap[-1] in "向偏")):
-        placed[earlier] = replace(before, sides=_SIDES[value], said_side=(side.start, side.end))
+        placed[earlier] = replace(before, sides=SIDES[value], said_side=(side.start, side.end))
 
 
 def specific(text: str, places: list[Place]) -> list[Place]:
@@ -143,4 +143,4 @@ def own_places(lesion: str, token: Token, current: list[Place], before: list[Tok
     side = next((t for t in reversed(before) if t.kind in ("side", "place", "lesion")), None)
     if side is None or side.kind != "side" or token.start - side.end > 4:
         return [Place(implied, _NOWHERE, token.start, token.end)]
-    return [Place(implied, _SIDES[str(side.value)], token.start, token.end, (side.start, side.end))]
+    return [Place(implied, SIDES[str(side.value)], token.start, token.end, (side.start, side.end))]

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from clinical.cues import ADVICE, HEDGES_BEFORE, REASON, REST, SENTENCE, counted
-from clinical.frames import Fact, Place
+from clinical.frames import BOTH, Fact, Place
 from clinical.levels import Level
 from clinical.lexicon import lesions, meant_elsewhere, organ_of, structures
 from clinical.measures import Measure
-from clinical.placing import belongs, own_places, places_of, refers_back, specific
+from clinical.placing import SIDES, belongs, own_places, places_of, refers_back, specific
 from clinical.tokens import Token
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _NOWHERE: frozenset[str] = frozenset()
 _FOLLOWS_ON = re.compile(r"^(?:其|内|病灶|大小|较大|最大|大者|局部|周围|邻近|增强|边缘|边界|部分|直径|以|余)")
-_WORST = re.compile(r"位于|大者|为著|为主|为甚|为重|稍著|较著|明显|显著|较重|最大|最明显")
+_WORST = re.compile(r"位于|大者|为著|为主|为甚|为重|稍著|较著|较多|较大|偏多|明显|显著|较重|最大|最明显")
 _RECENT = 8  # findings of a sentence among which one is looked for that a later clause speaks of
 
 
@@ -219,7 +219,7 @@ class Scanner:
                     fresh_group = False
                 elif not current:
                     current = carried
-                if lesions()[lesion].only and not belongs(lesion, current or self._last_places(made)):
+                if lesions()[lesion].only and not belongs(lesion, current or self._last_places(made, first)):
                     lesion = meant_elsewhere().get(self.text[token.start : token.end], "")
                     if not lesion:
                         continue
@@ -285,7 +285,25 @@ class Scanner:
                 return behind, []
             rest = self.text[behind[-1].end : clause.end].strip(" \x00()、")
             return behind, behind if len(rest) <= 2 else []  # 右肺上叶，右肺下叶见结节: a place that still waits
+        if not made and not behind:
+            self._worse_side(clause, tokens, first)
         return (behind or current or carried), []
+
+    def _worse_side(self, clause: _Clause, tokens: list[Token], first: int) -> None:
+        """`双侧胸腔积液，右侧为著`: a side alone, of what the sentence has on both."""
+        said = [token for token in tokens if token.kind == "side"]
+        if len(said) != 1 or len(self.facts) == first or not _WORST.search(self.text[clause.start : clause.end]):
+            return
+        told = self.facts[-1]
+        where = (said[0].start, said[0].end)
+        places = tuple(Place(p.path, SIDES[str(said[0].value)], *where, where) for p in told.places if p.sides == BOTH)
+        if told.polarity and places:
+            span, whole = self.reading.span(*where), self.reading.span(clause.start, clause.end)
+            self.facts.append(
+                replace(told, places=places, sizes=(), count=None, span=span, clause=whole, emphasis=True)
+            )
+            self._ends[len(self.facts) - 1] = said[0].end
+            clause.facts += 1
 
     def _only_named(self, made: list[int], token: Token) -> None:
         """`椎旁软组织影未见异常`: the shadow is a structure, and no finding."""
@@ -331,8 +349,10 @@ class Scanner:
             return value if before else 4
         return value
 
-    def _last_places(self, made: list[int]) -> list[Place]:
-        return list(self.facts[made[-1]].places) if made else []
+    def _last_places(self, made: list[int], first: int) -> list[Place]:
+        """Where the last finding of the clause is, or else that of the sentence: 右侧气胸，压缩约30%."""
+        last = made[-1] if made else len(self.facts) - 1
+        return list(self.facts[last].places) if last >= first else []
 
     def _pointed_at(self, first: int, clause: str, places: list[Place]) -> int | None:
         """The finding of this sentence that `其中最大者位于右肺中叶` or `以右肺为著` speaks of: of those in that organ the gravest, then the last."""

@@ -11,7 +11,7 @@ from clinical.context import Context
 from clinical.facts import Fact
 from clinical.issues import Issue, Kind, Severity
 from clinical.lexicon import inside, same_finding, sign_of
-from clinical.signs import GENERAL, TELLING_SIGNS, apart, overlap, stated_in, within
+from clinical.signs import GENERAL, TELLING_SIGNS, apart, overlap, stated_in, telling, within
 
 
 def negation(context: Context) -> Iterator[Issue]:
@@ -105,13 +105,18 @@ def _asserts(positive: Fact, fact: Fact) -> bool:
     if positive.certainty < 2 or not overlap(positive, fact) or apart(positive, fact) or fact.rest:
         return False
     if positive.lesion == fact.lesion:
-        telling = positive.severity == 0 and positive.lesion in TELLING_SIGNS and _same_place(positive, fact)
+        sign = positive.severity == 0 and telling(positive) and _same_place(positive, fact)
         general = fact.lesion in GENERAL and bool(fact.places) and not _same_place(positive, fact)
-        return telling or (positive.severity > 0 and not general)
+        return sign or (positive.severity > 0 and not general)
+    if {positive.lesion, fact.lesion} == _THICK:
+        return _same_place(positive, fact)
     near = within(positive, fact) and fact.severity > 0
     return bool(fact.places) and (
         same_finding(positive.lesion, fact.lesion) or (near and sign_of(positive.lesion, fact.lesion))
     )
+
+
+_THICK = frozenset({"wall_thick", "pleural_sign"})  # 壁增厚, 增厚
 
 
 def _normal_after_all(context: Context, fact: Fact, positive: list[Fact]) -> Fact | None:

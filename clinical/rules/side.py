@@ -12,7 +12,7 @@ from clinical.context import Context
 from clinical.facts import BOTH, Fact, Place
 from clinical.issues import Issue, Kind, Severity
 from clinical.lexicon import inside, kinship, organ_of, related, same_finding, sign_of, structures
-from clinical.signs import overlap, stated_in
+from clinical.signs import apart, overlap, stated_in
 
 _SIDE_WORDS = {frozenset("L"): "左侧", frozenset("R"): "右侧", BOTH: "双侧"}
 _SIDE_ENGLISH = {frozenset("L"): "left", frozenset("R"): "right", BOTH: "both sides"}
@@ -26,6 +26,7 @@ class _Seen:
     """The positive findings, the positive statements, and how they stand to each other: computed once for all statements."""
 
     def __init__(self, context: Context) -> None:
+        self.spoken_for = context.named_elsewhere
         self.positive = [fact for fact in stated_in(context.findings) if fact.polarity]
         self.stated = [fact for fact in stated_in(context.impression) if fact.polarity]
         self._company = _company(self.positive)
@@ -61,7 +62,7 @@ def side(context: Context) -> Iterator[Issue]:
 
 
 def _side_of(context: Context, place: Place, fact: Fact, seen: _Seen) -> Iterator[Issue]:
-    free = seen.free_for(fact)
+    free = [f for f in seen.free_for(fact) if not apart(f, fact)]
     same = [f for f in free if same_finding(f.lesion, fact.lesion)]
     named = [f for f in same if f.lesion == fact.lesion]
     same = named if _sided(place, named) else same
@@ -91,6 +92,8 @@ def _side_of(context: Context, place: Place, fact: Fact, seen: _Seen) -> Iterato
     signs = [
         f for f in free if f.severity == 0 and sign_of(f.lesion, fact.lesion) and not context.named_elsewhere(f, fact)
     ]
+    if fact.emphasis and worst:
+        signs = [f for f in signs if f.emphasis]
     if any(inside(q.path, place.path) and (place.sides - sides) & q.sides for f in signs for q in f.places):
         return
     if not sides & place.sides:
@@ -99,7 +102,7 @@ def _side_of(context: Context, place: Place, fact: Fact, seen: _Seen) -> Iterato
         yield _side_issue(context, Severity.RED, "side.widened", place, found[0][0], sides)
     elif exact and len(place.sides) == 1:
         compared = set(same)
-        other = _narrowed(seen, place, fact, same, worst, [f for f in signs if f not in compared])
+        other = _narrowed(seen, place, fact, same, worst, [f for f in signs if f not in compared and not f.emphasis])
         if other is not None:
             yield _side_issue(context, Severity.AMBER, "side.narrowed", place, other, BOTH)
 
@@ -108,10 +111,17 @@ def _narrowed(
     seen: _Seen, place: Place, fact: Fact, same: list[Fact], worst: list[Fact], signs: list[Fact]
 ) -> Place | None:
     """Where the findings have on both sides what the impression has on one, in all that it says; None where one side is fair."""
-    here = [(f, [p for p in f.places if p.sides and related(p.path, place.path)]) for f in same]
-    here = [(f, near) for f, near in here if any(_nested(p, place) for p in near)]
+    here = [(f, [p for p in f.places if p.sides and _nested(p, place)]) for f in same]
+    here = [(f, near) for f, near in here if near]
+    beside = _nested
     wide = [(f, near) for f, near in here if _all_sides(near) == BOTH]
-    alone = [(f, near) for f, near in here if _all_sides(near) == place.sides]
+    if not wide:  # 左侧额部及右侧额部颅板下: at its neighbours as well
+        beside = _beside
+        around = [(f, [p for p in f.places if p.sides and _beside(p, place)]) for f, _ in here]
+        wide = [(f, near) for f, near in around if _all_sides(near) == BOTH]
+    both = {f for f, _ in wide}
+    alone = [(f, near) for f, near in here if _all_sides(near) == place.sides and f not in both]
+    alone = [(f, near) for f, near in alone if not seen.spoken_for(f, fact)]
     opposite = {(g.lesion, q.path): g for g, far in here for q in far if not q.sides & place.sides}
     mirrors = (opposite.get((f.lesion, p.path)) for f, near in alone for p in near)
     mirrored = not wide and any(g is not None and not seen.told(g) for g in mirrors)
@@ -128,10 +138,14 @@ def _narrowed(
     if any(_nested(q, place) and q.sides == place.sides for f in signs for q in f.places):
         return None
     alike = [d for d in seen.stated if d.emphasis == fact.emphasis and _alike(d.lesion, fact.lesion)]
-    if _all_sides([p for d in alike for p in d.places if _nested(p, place)]) == BOTH:
+    if _all_sides([p for d in alike for p in d.places if beside(p, place)]) == BOTH:
         return None
     first = wide or here
     return next((p for p in first[0][1] if p.sides != place.sides), first[0][1][0])
+
+
+def _beside(one: Place, other: Place) -> bool:
+    return related(one.path, other.path)
 
 
 def _all_sides(places: list[Place]) -> frozenset[str]:
@@ -221,7 +235,12 @@ def _sided(place: Place, facts: list[Fact]) -> list[tuple[Place, Fact | None]]:
             for other in fact.places
             if other.sides and related(other.path, place.path)
         ]
-    wide = [(other, fact) for other, fact in found if inside(place.path, other.path)]
+    lesions = {fact.lesion for _, fact in near if fact is not None}
+    wide = [
+        (other, fact)
+        for other, fact in found
+        if inside(place.path, other.path) and (not lesions or (fact is not None and fact.lesion in lesions))
+    ]
     return (
         near + wide
         if near and wide and len(place.sides) == 1 and not near[0][0].sides & place.sides
