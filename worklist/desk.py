@@ -41,7 +41,7 @@ class Line:
     """People who wait for something costly, in the order in which they came: `places` are served at once, and whoever finds `longest` waiting is
     sent away. It is waited without a thread or a database connection, so that strangers at the door hold up nobody inside."""
 
-    def __init__(self, places: int = 4, longest: int = 40) -> None:
+    def __init__(self, places: int = 2, longest: int = 40) -> None:
         self._served, self._waiting, self._longest = asyncio.Semaphore(places), 0, longest
 
     @asynccontextmanager
