@@ -339,7 +339,8 @@ def test_a_run_that_loses_the_database_between_artefact_and_registration_goes_on
     with ThreadPoolExecutor(1) as aside, transaction(signed) as session:
         session.execute(sa.text("LOCK TABLE model_versions IN SHARE MODE"))  # its row cannot be written
         taken = aside.submit(trainer.take_one)
-        _until(lambda: _cut_off(signed, "INSERT INTO model_versions"))
+        # a session that holds the lock and says nothing for two minutes would be ended itself
+        _until(lambda: session.execute(sa.text("SELECT 1")) and _cut_off(signed, "INSERT INTO model_versions"))
         taken.result(timeout=60)
     with transaction(signed) as session:
         assert (runs.get(session, run.id).state, runs.get(session, run.id).error) == (RunState.QUEUED, None)
