@@ -52,7 +52,7 @@ class PatientIn(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
     id: str = Field(min_length=1, max_length=128)
     sex: Sex | None = None
-    age: int | None = Field(None, ge=0, le=150)
+    age: int | None = Field(None, ge=0, le=150, strict=True)  # neither true nor "61"
 
 
 class RequestIn(BaseModel):

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from celery.signals import worker_ready, worker_shutting_down
 
-from core import embedded, logs, processes, queue, schema, vocabulary
+from core import embedded, intake, logs, processes, queue, schema, vocabulary
 from core.db import connect, transaction
 from core.errors import ValuerError
 from core.identity import Keyring
@@ -146,6 +146,7 @@ def score() -> None:
     database: sa.Engine = connect(servers.database_url, pool_size=SCORE_THREADS + 2, application="score")
     schema.require(database)
     queue.configure(servers.broker_url)
+    intake.read_as_sent()
     tasks.bind(tasks.Context(database, settings, keyring=Keyring.load(settings.master_key_file)))
     presence = processes.Presence(database, "score").start()
 

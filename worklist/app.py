@@ -21,6 +21,7 @@ from core.identity import Keyring
 from core.processes import Presence
 from core.settings import WorklistSettings
 from worklist import api, case_page, failures, health, list_page, sign_in_page
+from worklist.connections import Connection
 from worklist.desk import Desk
 from worklist.guard import Guard
 from worklist.metrics import Metrics
@@ -96,6 +97,7 @@ def main() -> int:
         create_app(settings, engine, keyring),
         host=settings.host,
         port=settings.port,
+        http=Connection,
         access_log=False,  # ours (worklist.guard) holds no address, since addresses may carry an accession number or a link
         log_config=None,
         server_header=False,
