@@ -11,7 +11,7 @@ from admin import console
 from core.settings import WorkerSettings
 
 if TYPE_CHECKING:
-    from core.tables import Dataset
+    from core.tables import Dataset, Evaluation, ModelVersion
     from training.dataset import Case
     from training.evaluate import House, Judged
     from training.measured import Measured
@@ -140,95 +140,33 @@ def _assessed(
     from core import registry
     from core.db import transaction
     from core.serving import Serving
-    from training import assessment, baselines, evaluations
-    from training import dataset as sets
+    from training import assessment, evaluations
     from training.evaluate import sample
-    from training.report import write
-    from training.utility import utility
-    from worker.engine import weights
+    from training.report import markdown, write
 
-    serving = Serving.of(settings)
     with transaction(here.engine) as session:
         model = registry.get(session, version)
-        mistakes = assessment.pinned(session)
-    told = how(settings)
-    base = weights.base_model(settings.model, settings.models_dir)
-    adapter = Path(model.path) if model.manifest["adapter"] is not None else None
-    bare_cases = sample(cases, bare_sample) if bare_sample and adapter is not None else []
-    name, bare = f"{evaluations.MODEL}{version}", f"{evaluations.BARE}{model.manifest['base']['model']}"
-    wanted = {name: [one.id for one in cases]}
-    energy = meter(settings)
-    with bar() as advance, _engine(settings, base, adapter) as engine:
-        draft = drafting(engine, model.manifest["prompt"]["template"], settings, house)
-        rows = {
-            name: assessment.assess(
-                here.engine,
-                name,
-                serving.artefact(model.manifest),
-                data.id,
-                [*cases, *mistakes],
-                draft,
-                model_version=model.id,
-                house=house,
-                result=told,
-                on_case=advance(name, len(cases) + len(mistakes)),
-                energy=energy,
-            )
-        }
-        if bare_cases:
-            engine.swap(None)
-            rows[bare] = assessment.assess(
-                here.engine,
-                bare,
-                serving.artefact({**model.manifest, "files": {}}),
-                data.id,
-                bare_cases,
-                draft,
-                house=house,
-                result=told,
-                on_case=advance(bare, len(bare_cases)),
-                energy=energy,
-            )
-            wanted[bare] = [one.id for one in bare_cases]
-        peak = _peak_bytes(settings)
-    with bar() as advance:
-        taught = list(sets.read(Path(data.path), sets.TRAIN))
-        for kind, text in baselines.baselines(taught).items():
-            subject = f"{evaluations.BASELINE}{kind}"
-            rows[subject] = assessment.assess(
-                here.engine,
-                subject,
-                assessment.text_digest(kind, data.digest),
-                data.id,
-                cases,
-                assessment.of_text(text, house),
-                house=house,
-                result={},
-                on_case=advance(subject, len(cases)),
-            )
-            wanted[subject] = wanted[name]
+    own, bare = f"{evaluations.MODEL}{version}", f"{evaluations.BARE}{model.manifest['base']['model']}"
+    asked = {own: cases}
+    if bare_sample and model.manifest["adapter"] is not None:
+        asked[bare] = sample(cases, bare_sample)
+    rows, peak = _drafted(here, settings, model, data, asked, house)
+    rows |= _baselines(here, data, cases, house)
     with transaction(here.engine) as session:
         measured: dict[str, Sequence[Measured]] = {}
         for subject, row in rows.items():
             found = {one.case_id: one for one in evaluations.cases(session, row.id)}
-            measured[subject] = [found[identity] for identity in wanted[subject]]
-        utilities: list[Utility] = [
-            utility(
-                subject,
-                measured[subject],
-                result={**rows[subject].result, "peak_bytes": peak},
-                base=base,
-                adapter=adapter if subject == name else None,
-                manifest=model.manifest if subject == name else None,
-            )
-            for subject in rows
-            if subject in (name, bare)
+            measured[subject] = [found[case.id] for case in asked.get(subject, cases)]
+        utilities = [
+            _utility(settings, subject, measured[subject], rows[subject], peak, model if subject == own else None)
+            for subject in asked
         ]
         about = {
-            "model": f"{version}, artefact {serving.artefact(model.manifest)[:12]}",
-            "served as": ", ".join(f"{key} {value}" for key, value in told.items()),
-            "scorer": rows[name].scorer,
+            "model": f"{version}, artefact {Serving.of(settings).artefact(model.manifest)[:12]}",
+            "served as": ", ".join(f"{key} {value}" for key, value in how(settings).items()),
+            "scorer": rows[own].scorer,
         }
+        notes = [*_notes(bare, len(asked.get(bare, ()))), *no_joules(utilities)]
         made = assessment.report(
             session,
             f"Evaluation of {version}",
@@ -237,19 +175,97 @@ def _assessed(
             about=about,
             utilities=utilities,
             papers=(PAPERS_OWN,),
-            notes=[*_notes(bare, len(bare_cases)), *no_joules(utilities)],
+            notes=notes,
         )
     files = write(made, out or settings.home / "evaluations" / f"{version}-{data.id[:8]}")
-    data_out = {
+    answer = {
         "model": version,
         "dataset": data.id,
-        **rows[name].result["metrics"],
+        **rows[own].result["metrics"],
         "subjects": [assessment.as_json(subject, row) for subject, row in rows.items()],
         "files": {kind: str(path) for kind, path in files.items()},
     }
-    from training.report import markdown
+    console.answer(json, answer, f"{markdown(made)}\nThe same with charts: {files['html']}")
 
-    console.answer(json, data_out, f"{markdown(made)}\nThe same with charts: {files['html']}")
+
+def _drafted(
+    here: console.Opened,
+    settings: WorkerSettings,
+    model: "ModelVersion",
+    data: "Dataset",
+    asked: "Mapping[str, Sequence[Case]]",
+    house: "Mapping[str, House]",
+) -> "tuple[dict[str, Evaluation], int]":
+    """The evaluations of the model, which also drafts the pinned mistakes, and of its bare base, by subject; and the most memory it took."""
+    from core.db import transaction
+    from core.serving import Serving
+    from training import assessment, evaluations
+
+    serving, told, energy = Serving.of(settings), how(settings), meter(settings)
+    with transaction(here.engine) as session:
+        mistakes = assessment.pinned(session)
+    rows = {}
+    with bar() as advance, _engine(settings, _base(settings), _adapter(model)) as engine:
+        draft = drafting(engine, model.manifest["prompt"]["template"], settings, house)
+        for name, cases in asked.items():
+            if name.startswith(evaluations.BARE):
+                engine.swap(None)
+                subject = assessment.Subject(
+                    name, serving.artefact({**model.manifest, "files": {}}), draft, told=told, energy=energy
+                )
+            else:
+                subject = assessment.Subject(name, serving.artefact(model.manifest), draft, model.id, told, energy)
+                cases = [*cases, *mistakes]
+            rows[name] = assessment.assess(here.engine, subject, data.id, cases, house, advance(name, len(cases)))
+        return rows, _peak_bytes(settings)
+
+
+def _baselines(
+    here: console.Opened, data: "Dataset", cases: "Sequence[Case]", house: "Mapping[str, House]"
+) -> "dict[str, Evaluation]":
+    """The evaluations of what needs no model, by subject."""
+    from training import assessment, baselines, evaluations
+    from training import dataset as sets
+
+    rows = {}
+    with bar() as advance:
+        taught = list(sets.read(Path(data.path), sets.TRAIN))
+        for kind, text in baselines.baselines(taught).items():
+            name, digest = f"{evaluations.BASELINE}{kind}", assessment.text_digest(kind, data.digest)
+            subject = assessment.Subject(name, digest, assessment.of_text(text, house))
+            rows[name] = assessment.assess(here.engine, subject, data.id, cases, house, advance(name, len(cases)))
+    return rows
+
+
+def _utility(
+    settings: WorkerSettings,
+    subject: str,
+    measured: "Sequence[Measured]",
+    row: "Evaluation",
+    peak_bytes: int,
+    model: "ModelVersion | None",
+) -> "Utility":
+    """What a subject that drafts with a model cost; `model` is None for the bare base."""
+    from training.utility import utility
+
+    return utility(
+        subject,
+        measured,
+        result={**row.result, "peak_bytes": peak_bytes},
+        base=_base(settings),
+        adapter=None if model is None else _adapter(model),
+        manifest=None if model is None else model.manifest,
+    )
+
+
+def _base(settings: WorkerSettings) -> Path:
+    from worker.engine import weights
+
+    return weights.base_model(settings.model, settings.models_dir)
+
+
+def _adapter(model: "ModelVersion") -> Path | None:
+    return Path(model.path) if model.manifest["adapter"] is not None else None
 
 
 def how(settings: WorkerSettings) -> dict[str, Any]:

@@ -109,22 +109,19 @@ def _run(
     notes = [f"Skipped: {name}: {reason}." for name, reason in skipped.items()]
     with bar() as advance:
         for each in runs:
-            subject = f"{evaluations.POOL}{each.name}"
             energy = (lambda: None) if each.kind == "endpoint" else meter(settings)
             sent = [case for case in cases if not (each.leaves and holds_identity(render(TEMPLATE, case.input).text))]
             try:
                 with _opened(here, settings, each, active) as (engine, template, digest):
-                    row = assessment.assess(
-                        here.engine,
-                        subject,
+                    subject = assessment.Subject(
+                        f"{evaluations.POOL}{each.name}",
                         digest,
-                        data.id,
-                        sent,
                         drafting(engine, template, settings, house),
-                        house=house,
-                        result=how(settings) | {"row": each.name, "prompt": each.prompt},
-                        on_case=advance(subject, len(sent)),
+                        told=how(settings) | {"row": each.name, "prompt": each.prompt},
                         energy=energy,
+                    )
+                    row = assessment.assess(
+                        here.engine, subject, data.id, sent, house, advance(subject.name, len(sent))
                     )
             except Broken as error:
                 notes.append(f"Failed: {each.name}: {error.message}")

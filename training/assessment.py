@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -29,39 +29,52 @@ Drafting = Callable[[Sequence[Case]], Iterable[Judged]]
 """Drafts the cases it is given and yields them judged, in any order."""
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is assessed: its name, the digest of what drafts, and how it does. `told` says how its drafts were made; `energy` reads what drafting
+    has used so far (training.energy)."""
+
+    name: str
+    digest: str
+    drafting: Drafting
+    model_version: str | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
+    energy: Callable[[], float | None] = lambda: None
+
+
 def assess(
     database: sa.Engine,
-    subject: str,
-    digest: str,
+    subject: Subject,
     dataset: str,
     cases: Sequence[Case],
-    drafting: Drafting,
-    *,
-    model_version: str | None = None,
     house: Mapping[str, House],
-    result: Mapping[str, Any],
     on_case: Callable[[int], None] = lambda _: None,
-    energy: Callable[[], float | None] = lambda: None,
 ) -> Evaluation:
     """Judges every case that is not judged yet; `on_case` gets the number that is done, those of an earlier try included.
 
-    Drafts of the same artefact that an earlier scorer judged are judged again, not drafted again. `energy` reads what drafting has used so far
-    (training.energy). Seconds, tokens and joules are of the sessions that came to their end.
+    Drafts of the same artefact that an earlier scorer judged are judged again, not drafted again. Seconds, tokens and joules are of the
+    sessions that came to their end.
     """
     with transaction(database) as session:
         row = evaluations.open_one(
-            session, subject, dataset, digest, model_version=model_version, scorer=scorer(house), result=result
+            session,
+            subject.name,
+            dataset,
+            subject.digest,
+            model_version=subject.model_version,
+            scorer=scorer(house),
+            result=subject.told,
         )
         done = evaluations.done(session, row.id)
-        before = evaluations.earlier(session, subject, dataset, digest, scorer(house))
+        before = evaluations.earlier(session, subject.name, dataset, subject.digest, scorer(house))
     missing = [case for case in cases if case.id not in done]
     known = [case for case in missing if case.id in before]
     new = [case for case in missing if case.id not in before]
     count = len(cases) - len(missing)
     on_case(count)
-    began, before_j, tokens = time.monotonic(), energy() if new else None, 0
+    began, before_j, tokens = time.monotonic(), subject.energy() if new else None, 0
     again = (judged_again(case, before[case.id], house.get(case.input.institution, House())) for case in known)
-    for judged in chain(again, drafting(new) if new else ()):
+    for judged in chain(again, subject.drafting(new) if new else ()):
         with transaction(database) as session:
             evaluations.keep(session, row.id, [judged.measured()])
         tokens += judged.new_tokens if judged.case.id not in before else 0
@@ -73,7 +86,7 @@ def assess(
         spent: dict[str, float] = {}
         if new:
             spent = {"elapsed_s": time.monotonic() - began, "elapsed_tokens": tokens}
-            after_j = energy()
+            after_j = subject.energy()
             if before_j is not None and after_j is not None:
                 spent |= {"joules": after_j - before_j, "joules_reports": len(new)}
         return evaluations.finish(

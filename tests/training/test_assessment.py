@@ -65,9 +65,8 @@ def assess(
     cases: Sequence[Case] = CASES,
     house: Mapping[str, House] = MappingProxyType({}),
 ) -> Evaluation:
-    return assessment.assess(
-        database, "model:new", "digest", data, cases, drafter, house=house, result={"weights": "nf4+adapter"}
-    )
+    subject = assessment.Subject("model:new", "digest", drafter, told={"weights": "nf4+adapter"})
+    return assessment.assess(database, subject, data, cases, house)
 
 
 def test_an_assessment_that_was_stopped_goes_on_where_it_was(database: sa.Engine, data: str) -> None:
@@ -90,9 +89,8 @@ def test_seconds_tokens_and_joules_are_of_what_was_drafted_and_add_up(database: 
     readings = iter((1000.0, 1030.0, 5000.0, 5006.0))
 
     def told(cases: Sequence[Case]) -> dict[str, Any]:
-        return assessment.assess(
-            database, "model:new", "d", data, cases, Drafter(), house={}, result={}, energy=lambda: next(readings)
-        ).result
+        subject = assessment.Subject("model:new", "d", Drafter(), energy=lambda: next(readings))
+        return assessment.assess(database, subject, data, cases, {}).result
 
     first = told(CASES[:3])
     assert (first["joules"], first["joules_reports"]) == (30.0, 3)
