@@ -30,15 +30,15 @@ def new_id() -> uuid.UUID:
     return uuid.UUID(int=value | (random >> 62 & 0xFFF) << 64 | random & (1 << 62) - 1)
 
 
-def new_ids(count: int) -> list[uuid.UUID]:
-    """That many of them, in ascending order, for a fraction of the time that each alone would take."""
+def new_ids(count: int) -> list[str]:
+    """That many of them as hex digits, in ascending order, for a fraction of the time that each alone would take."""
     head = (time.time_ns() // 1_000_000 & (1 << 48) - 1) << 80 | 0x7 << 76 | 0b10 << 62
     noise = os.urandom(10 * count)
     made = []
     for at in range(0, len(noise), 10):
         random = int.from_bytes(noise[at : at + 10])
         made.append(head | (random >> 62 & 0xFFF) << 64 | random & (1 << 62) - 1)
-    return [uuid.UUID(int=each) for each in sorted(made)]
+    return [f"{each:032x}" for each in sorted(made)]
 
 
 def connect(url: str, *, pool_size: int = 10, application: str = "valuer", role: str | None = None) -> sa.Engine:

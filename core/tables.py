@@ -89,7 +89,7 @@ class Report(SQLModel, table=True):
     __tablename__ = "reports"
     __table_args__ = (
         sa.UniqueConstraint("institution", "source_id"),
-        sa.Index("ix_reports_institution_accession", "institution", "accession"),
+        sa.Index("ix_reports_accession", "accession", postgresql_using="hash"),
         sa.Index("ix_reports_findings_hash", "findings_hash"),
     )
     id: UUID = _id()

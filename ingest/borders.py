@@ -39,12 +39,15 @@ def sections_of(
                 wrong[index] = cut
             else:
                 first[index], second[index], titles[index] = cut
-    for index, status in enumerate(statuses):
-        if status in FINAL:
-            for word, text in (("findings", first[index]), ("impression", second[index])):
-                if _is_empty(text):
-                    reason = Reason.EMPTY_FINDINGS if word == "findings" else Reason.EMPTY_IMPRESSION
-                    wrong.setdefault(index, Wrong(reason, {"column": word}))
+    for word, reason, texts in (
+        ("findings", Reason.EMPTY_FINDINGS, first),
+        ("impression", Reason.EMPTY_IMPRESSION, second),
+    ):
+        for index in [
+            index for index, text in enumerate(texts) if len(text) <= _LONGEST_NOTHING or not text[0].isalnum()
+        ]:
+            if statuses[index] in FINAL and _is_empty(texts[index]):
+                wrong.setdefault(index, Wrong(reason, {"column": word}))
     return first, second, titles
 
 
@@ -60,8 +63,6 @@ def _cut(text: str, status: ReportStatus) -> tuple[str, str, str | None] | Wrong
 
 
 def _is_empty(text: str) -> bool:
-    if text[:1].isalnum() and len(text) > _LONGEST_NOTHING:
-        return False  # as nearly every one
     if _WORD.search(text) is None:
         return True
     bare = text.strip()

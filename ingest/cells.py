@@ -1,11 +1,12 @@
 """Columns of values as cells of PostgreSQL's COPY text format. Joins no lines and sends nothing (that is `ingest.load`)."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from types import NoneType
 from typing import Any
 
 NULL = "\\N"
+_TWO_DIGITS = [f"{number:02}" for number in range(60)]
 _ESCAPES = (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r"))
 
 
@@ -13,10 +14,18 @@ def copy_cells(column: Sequence[Any]) -> list[str]:
     """A column as cells of PostgreSQL's COPY text format: texts without NUL, numbers, times in UTC, tuples of plain words; None is null."""
     kinds = set(map(type, column))
     if kinds <= {datetime, NoneType}:
-        return [NULL if value is None else value.isoformat(" ") for value in column]
+        return [NULL if value is None else _moment(value) for value in column]
     if kinds <= {str, NoneType}:
         return text_cells(column)
     return coded_cells(column)
+
+
+def _moment(value: datetime) -> str:
+    """What `isoformat` writes, which takes three times as long."""
+    if value.tzinfo is not UTC or value.microsecond or value.year < 1000:
+        return value.isoformat(" ")
+    two = _TWO_DIGITS
+    return f"{value.year}-{two[value.month]}-{two[value.day]} {two[value.hour]}:{two[value.minute]}:{two[value.second]}+00:00"
 
 
 def coded_cells(column: Sequence[Any]) -> list[str]:

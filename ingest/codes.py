@@ -32,7 +32,7 @@ class Memo(dict[Any, Any]):
         if len(self) > self.MOST:
             self.clear()
         found = list(map(self.__getitem__, values))
-        if self._refuses:
+        if self._refuses and Wrong in set(map(type, found)):
             for index, meaning in enumerate(found):
                 if isinstance(meaning, Wrong):
                     wrong.setdefault(index, meaning)

@@ -14,14 +14,12 @@ _LATIN_RUN = re.compile("[\u0080-\u00ff]{4,}")
 
 def refuse_broken(word: str, column: list[str | None], wrong: dict[int, Wrong]) -> None:
     """Refuses what cannot be stored, and in report texts what is Chinese no more. All cells are looked at at once: few columns have any."""
+    if _is_whole("\n".join(filter(None, column)), is_report=word in TEXTS):
+        return
     cells = Together([value or "" for value in column])
-    suspect: set[int] = set()
-    if "\0" in cells.text or not (cells.text.isascii() or _is_encodable(cells.text)):
-        suspect |= cells.holding(UNSTORABLE)
-    if word in TEXTS and "???" in cells.text:
-        suspect |= cells.holding(_LOST)
-    if word in TEXTS and not cells.text.isascii() and (suspect or _may_be_accented(cells.text)):
-        suspect |= cells.holding(_LATIN_RUN)
+    suspect = cells.holding(UNSTORABLE)
+    if word in TEXTS:
+        suspect |= cells.holding(_LOST) | cells.holding(_LATIN_RUN)
     for index in sorted(suspect):
         value = column[index] or ""
         if found := UNSTORABLE.search(value):
@@ -33,19 +31,19 @@ def refuse_broken(word: str, column: list[str | None], wrong: dict[int, Wrong]) 
             wrong.setdefault(index, Wrong(Reason.LOST, {"column": word, "character": value.index("?")}))
 
 
-def _is_encodable(text: str) -> bool:
+def _is_whole(text: str, *, is_report: bool) -> bool:
+    """Whether a column's text holds nothing that any rule looks for. Latin letters with accents are looked for as bytes, which is faster: in UTF-8 the
+    two that they begin with begin nothing else. × is one of them, and every second report holds it."""
+    if "\0" in text or (is_report and "???" in text):
+        return False
+    if text.isascii():
+        return True
     try:
-        text.encode()
+        encoded = text.encode()
     except UnicodeEncodeError:
         return False
-    return True
-
-
-def _may_be_accented(text: str) -> bool:
-    """Whether a text of whole characters holds four Latin letters with accents in a row, or some apart; × alone, which every second report holds, is
-    none. In UTF-8 the two bytes that they begin with begin nothing else, and bytes are looked for faster than characters."""
-    encoded = text.encode().replace("×".encode(), b"")
-    return b"\xc2" in encoded or b"\xc3" in encoded or "××××" in text
+    accented = b"\xc2" in encoded or encoded.count(b"\xc3") > text.count("×")
+    return not (is_report and (accented or "××××" in text))
 
 
 def is_utf8_chinese(raw: bytes) -> bool:

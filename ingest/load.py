@@ -36,10 +36,10 @@ LOAD_LOCK = 0x76616C75_6572_0001
 
 _RENAMED = {"findings": "findings_raw", "impression": "impression_raw"}
 _COLUMNS = (
-    "id", *(_RENAMED.get(word, word) for word in CONTENT), "institution", "language", "version", "source_id", "content_hash", "modified_at",
-    "split", "findings", "impression", "history", "prior_impression", "findings_hash", "cleaning_version", "removed", "excluded",
+    *(_RENAMED.get(word, word) for word in CONTENT), "findings", "impression", "modified_at", "institution", "language", "version", "id", "source_id",
+    "content_hash", "split", "history", "prior_impression", "findings_hash", "cleaning_version", "removed", "excluded",
 )  # fmt: skip
-"""As `lines` writes them; the last one is not known before the batch's turn has come."""
+"""As `lines` writes them; what the last one holds of a copy is not known before the batch's turn has come."""
 _KEPT = ", ".join(_COLUMNS)
 _ASKED_FOR = "id, institution, source_id, accession, status, modality, findings_hash, split, excluded, signed_at"
 _CHANGES = ", ".join(
@@ -94,7 +94,7 @@ INSERT INTO reports ({_KEPT})
 SELECT DISTINCT ON (source_id) {_KEPT} FROM ingest_staging s ORDER BY source_id, {_strength("s", by_time)} DESC
 ON CONFLICT (institution, source_id) DO UPDATE SET {_CHANGES}, updated_at = now()
 WHERE {wins}
-RETURNING id
+RETURNING id::text
 """  # noqa: S608
 
 
@@ -122,9 +122,9 @@ WHERE r.institution = s.institution AND r.source_id = s.source_id
 """
 _DUPLICATES = """
 UPDATE reports r SET excluded = 'duplicate' FROM (
-  SELECT id, row_number() OVER (PARTITION BY findings_hash ORDER BY id = ANY(%(changed)s), ingested_at, modified_at, source_id) AS place
+  SELECT id, row_number() OVER (PARTITION BY findings_hash ORDER BY id = ANY(%(changed)s::uuid[]), ingested_at, modified_at, source_id) AS place
   FROM reports WHERE excluded IS NULL AND status IN ('final', 'amended')
-    AND findings_hash IN (SELECT findings_hash FROM reports WHERE id = ANY(%(changed)s) AND excluded IS NULL)
+    AND findings_hash IN (SELECT findings_hash FROM reports WHERE id = ANY(%(changed)s::uuid[]) AND excluded IS NULL)
 ) d WHERE r.id = d.id AND d.place > 1
 """
 _BY_KEY = """unnest(string_to_array(:ids, ',')) AS k (source_id),
@@ -155,15 +155,14 @@ class Known:
 
 
 class _Line(NamedTuple):
-    """One row for COPY, all but its last column. `findings_hash` is there when the report may train."""
+    """One row for COPY. `findings_hash` is there when the report may train."""
 
     text: bytes
-    id: UUID
+    id: str
     source_id: str
     accession: str | None
     findings_hash: str | None
     modified_at: datetime | None
-    excluded: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,41 +239,36 @@ def lines(
 
 
 def _lines(institution: str, language: str, rows: Sequence[tuple[Incoming, Cleaned]]) -> Iterator[_Line]:
-    if not rows:
-        return
-    ids = new_ids(len(rows))
-    taken, made = zip(*rows, strict=True)
-    row = dict(zip(Incoming._fields, zip(*taken, strict=True), strict=True))
-    clean = dict(zip(Cleaned._fields, zip(*made, strict=True), strict=True))
-    fixed = "\t".join(text_cells([institution, language, "1"])).encode()
-    keys = zip(row["source_id"], row["content_hash"], copy_cells(row["modified_at"]), row["split"], strict=True)
-    rest = zip(
-        text_cells(clean["history"]), text_cells(clean["prior_impression"]), clean["findings_hash"], clean["version"],
-        coded_cells([rules or None for rules in clean["removed"]]), strict=True,
-    )  # fmt: skip
-    for identity, one, its, ours, theirs in zip(ids, taken, made, keys, rest, strict=True):
+    fixed = "\t".join(text_cells([institution, language, "1"]))
+    clean = zip(
+        text_cells([its.history for _, its in rows]),
+        text_cells([its.prior_impression for _, its in rows]),
+        coded_cells([its.removed or None for _, its in rows]),
+        strict=True,
+    )
+    for identity, (one, its), (history, prior, removed) in zip(new_ids(len(rows)), rows, clean, strict=True):
+        # most cells are there already: texts that cleaning left as they are, and the time of a report that was changed last when it was signed
         _, findings, impression, _ = one.content.split(b"\t", 3)
-        if its.findings is not one.findings:  # else it is the cell that is there already, as of nearly every row
+        if its.findings is not one.findings:
             findings = text_cells([its.findings])[0].encode()
         if its.impression is not one.impression:
             impression = text_cells([its.impression])[0].encode()
-        parts = (
-            identity.hex.encode(),
-            one.content,
-            fixed,
-            "\t".join(ours).encode(),
-            findings,
-            impression,
-            "\t".join(theirs).encode(),
+        modified = (
+            one.content[one.content.rindex(b"\t") + 1 :]
+            if one.modified_at == one.signed_at
+            else copy_cells([one.modified_at])[0].encode()
+        )
+        rest = (
+            f"{fixed}\t{identity}\t{one.source_id}\t{one.content_hash}\t{one.split}\t{history}\t{prior}"
+            f"\t{its.findings_hash}\t{its.version}\t{removed}\t{its.excluded or NULL}\n"
         )
         yield _Line(
-            b"\t".join(parts),
+            b"%b\t%b\t%b\t%b\t%b" % (one.content, findings, impression, modified, rest.encode()),
             identity,
             one.source_id,
             one.accession,
             its.findings_hash if its.excluded is None and one.status in FINAL else None,
             one.modified_at,
-            its.excluded,
         )
 
 
@@ -292,7 +286,7 @@ def store(
     _by_index(session)
     driver = session.connection().connection.driver_connection
     assert isinstance(driver, psycopg.Connection)  # noqa: S101 - core.db.connect knows no other driver
-    changed: list[UUID] = []
+    changed: list[str] = []
     with driver.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOAD_LOCK])
         others = lines.others
@@ -309,17 +303,21 @@ def store(
     return Stored(len(changed), tuple(_sign_offs(session, institution, accessions, changed)))
 
 
-def _copy(cursor: psycopg.Cursor[tuple[UUID]], table: str, rows: Sequence[_Line], repeated: Container[UUID]) -> None:
-    lines = [b"%b\t%b\n" % (row.text, b"duplicate" if row.id in repeated else _excluded(row)) for row in rows]
+def _copy(cursor: psycopg.Cursor[tuple[str]], table: str, rows: Sequence[_Line], repeated: Container[str]) -> None:
+    lines = [row.text if row.id not in repeated else _as_duplicate(row.text) for row in rows]
     with cursor.copy(f"COPY {table} ({_KEPT}) FROM STDIN") as copy:
         copy.write(b"".join(lines))
 
 
-def _excluded(row: _Line) -> bytes:
-    return NULL.encode() if row.excluded is None else row.excluded.encode()
+def _as_duplicate(line: bytes) -> bytes:
+    """The line of a report that nothing has kept out so far."""
+    return line.removesuffix(_STAYS) + b"duplicate\n"
 
 
-def _repeated(cursor: psycopg.Cursor[tuple[UUID]], rows: Sequence[_Line]) -> set[UUID]:
+_STAYS = f"{NULL}\n".encode()
+
+
+def _repeated(cursor: psycopg.Cursor[tuple[str]], rows: Sequence[_Line]) -> set[str]:
     """Which of these new reports repeat the findings of one that trains already, or of an earlier one among themselves: what `_DUPLICATES` does
     to rows that are stored."""
     may_train = [row for row in rows if row.findings_hash is not None]
@@ -341,8 +339,8 @@ _LAST = datetime.max.replace(tzinfo=UTC)
 
 
 def _merge(
-    cursor: psycopg.Cursor[tuple[UUID]], rows: Sequence[_Line], by_time: frozenset[ReportStatus], live: bool
-) -> list[UUID]:
+    cursor: psycopg.Cursor[tuple[str]], rows: Sequence[_Line], by_time: frozenset[ReportStatus], live: bool
+) -> list[str]:
     """Stores reports that may be there already, and keeps the versions that differ; returns those that are new or stronger now."""
     cursor.execute(_STAGE)
     cursor.execute("DELETE FROM ingest_staging")
@@ -356,7 +354,7 @@ def _merge(
     return changed
 
 
-def _sign_offs(session: Session, institution: str, accessions: list[str], changed: list[UUID]) -> list[UUID]:
+def _sign_offs(session: Session, institution: str, accessions: list[str], changed: list[str]) -> list[UUID]:
     """Tells core.sign_offs of every changed report whose accession a reporting system has asked about: signed, or taken back."""
     asked = set(
         session.exec(
@@ -371,7 +369,7 @@ def _sign_offs(session: Session, institution: str, accessions: list[str], change
     query = (
         select(Report)
         .where(Report.institution == institution, col(Report.accession).in_(asked))
-        .where(col(Report.id) == sa.any_(sa.literal(changed, sa.ARRAY(sa.Uuid))))
+        .where(col(Report.id) == sa.any_(sa.literal(changed, sa.ARRAY(sa.Uuid(as_uuid=False)))))
         .order_by(col(Report.signed_at), col(Report.id))
     )
     found: list[UUID] = []

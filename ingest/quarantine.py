@@ -61,7 +61,7 @@ def put(
         }
     if not rows:
         return
-    statement = insert(Quarantine).values(list(rows.values()))
+    statement = insert(Quarantine)
     again = sa.or_(
         col(Quarantine.resolved_at).is_not(None),
         col(Quarantine.last_seen_at) < sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, SEEN_AGAIN_S),
@@ -75,7 +75,8 @@ def put(
     session.execute(
         statement.on_conflict_do_update(
             index_elements=["institution", "stream", "raw_hash", "reason"], set_=changes, where=again
-        )
+        ),
+        list(rows.values()),  # not in the statement, which would be compiled anew for every number of rows
     )
 
 

@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from itertools import repeat
+from itertools import compress, repeat
 from types import NoneType
 from typing import Any, Literal, NamedTuple
 
@@ -120,8 +120,8 @@ class Rows:
             row = dict(zip(batch.columns, batch.rows[index], strict=True))
             rejects.append(Reject(wrong[index].reason, row, self.source_id(row.get("source_id")), wrong[index].context))
         if wrong:
-            kept = [index for index in range(len(batch.rows)) if index not in wrong]
-            columns = {word: [column[index] for index in kept] for word, column in columns.items()}
+            kept = [index not in wrong for index in range(len(batch.rows))]
+            columns = {word: list(compress(column, kept)) for word, column in columns.items()}
         return self._incoming(columns), rejects
 
     def _columns(self, batch: Batch, wrong: dict[int, Wrong]) -> dict[str, list[Any]]:
@@ -199,7 +199,7 @@ class Rows:
         """A column as texts; None where a cell holds nothing."""
         kinds = set(map(type, column))
         if kinds <= {str, NoneType}:
-            return [value or None for value in column]
+            return list(column) if all(column) else [value or None for value in column]
         if kinds <= {int, NoneType}:
             return [None if value is None else str(value) for value in column]
         plain: list[str | None] = []

@@ -180,9 +180,9 @@ class SqlSource:
     ) -> Iterator[list[tuple[Any, ...]]]:
         query = sa.select(*(self._read() if columns is None else columns)).where(*where).order_by(*order)
         result = self.connection.execution_options(stream_results=True, max_row_buffer=BATCH).execute(query)
-        try:
-            for rows in result.partitions(BATCH):
-                yield [tuple(row) for row in rows]
+        try:  # as the driver gives them: rows of SQLAlchemy's own would be made only to be taken apart again
+            while rows := result.cursor_strategy.fetchmany(result, result.cursor, BATCH):
+                yield list(map(tuple, rows))
         finally:
             if self.dialect.closes_early:  # else `close` drops the connection instead
                 result.close()

@@ -5,6 +5,7 @@ import hmac
 import unicodedata
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import psycopg
@@ -17,6 +18,7 @@ from core import db, institutions
 from core.errors import Retryable
 from core.identity import Keyring
 from ingest import load, mapping
+from ingest.cells import copy_cells
 from ingest.cleaning import cleaned_batch
 from ingest.mapping import Mapping
 from ingest.rows import Incoming, Rows
@@ -118,12 +120,18 @@ def test_a_pseudonym_is_an_hmac_of_the_value(value: str) -> None:
 
 
 def test_ids_made_together_are_distinct_version_7_and_ascend() -> None:
-    ids = db.new_ids(500)
+    ids = [UUID(each) for each in db.new_ids(500)]
     assert len(set(ids)) == 500
     assert ids == sorted(ids)
     assert {(each.version, each.variant) for each in ids} == {(7, "specified in RFC 4122")}
     now = datetime.now(UTC).timestamp()
     assert all(abs((each.int >> 80) / 1000 - now) < 60 for each in ids)
+
+
+@given(moment=st.datetimes() | st.datetimes(timezones=st.sampled_from([UTC, ZoneInfo("Asia/Shanghai")])))
+def test_times_are_written_as_python_writes_them(moment: datetime) -> None:
+    whole = moment.replace(microsecond=0)
+    assert copy_cells([moment, None, whole]) == [moment.isoformat(" "), "\\N", whole.isoformat(" ")]
 
 
 # --- into the table --------------------------------------------------------------------------------------------------------------
