@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 
 from clinical.compare import same_place
@@ -18,9 +19,15 @@ def level(context: Context) -> Iterator[Issue]:
     theirs = [fact for fact in stated_in(context.findings) if fact.polarity]
     mentioned = context.findings.levels
     everywhere = frozenset().union(*(m.names | m.loose for m in mentioned)) if mentioned else frozenset()
+    by_clause: dict[tuple[int, int], list[Fact]] = {}
+    for fact in context.impression.facts:
+        by_clause.setdefault(fact.clause, []).append(fact)
+    clauses = sorted(by_clause)
     for mention in context.impression.levels:
         at = context.impression.span(mention.start, mention.end)[0]
-        own = [f for f in context.impression.facts if mention.names & f.levels and f.clause[0] <= at <= f.clause[1]]
+        clause = clauses[max(0, bisect_right(clauses, (at, len(context.impression.raw))) - 1)] if clauses else (0, -1)
+        here = by_clause[clause] if clause[0] <= at <= clause[1] else []
+        own = [f for f in here if mention.names & f.levels]
         if any(f.advice for f in own):
             continue
         kind = _kind_of_level(mention)
