@@ -5,6 +5,7 @@ A sign whose absence says nothing about the finding (no enhancement, no spicules
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from clinical.context import Context
@@ -21,7 +22,7 @@ def negation(context: Context) -> Iterator[Issue]:
     negative = [fact for fact in theirs if not fact.polarity]
     nothing = not positive and bool(negative) and all(read for _, read in context.findings.understood)
     for fact in stated_in(context.impression):
-        if nothing and fact.lesion == "abnormality" and fact.certainty > 1:
+        if nothing and fact.lesion == "abnormality" and fact.certainty > 1 and _ABNORMAL.search(_word(context, fact)):
             yield _polarity_issue(context, fact, negative[0], "negation.abnormal")
         contrary = _normal_after_all(context, fact, positive)
         if contrary is not None:
@@ -38,6 +39,13 @@ def negation(context: Context) -> Iterator[Issue]:
             asserted = [f for f in positive if _asserts(f, fact) and (context.chinese or f.lesion == fact.lesion)]
             if asserted and not any(_denied_there(f, fact, asserted) for f in negative):
                 yield _polarity_issue(context, fact, asserted[0], "negation.denied")
+
+
+_ABNORMAL = re.compile(r"异常|病变|病灶|abnormal|anomalie")
+
+
+def _word(context: Context, fact: Fact) -> str:
+    return context.impression.raw[fact.span[0] : fact.span[1]].lower()
 
 
 def _denied_there(negative: Fact, fact: Fact, asserted: list[Fact]) -> bool:

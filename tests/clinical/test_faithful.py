@@ -301,6 +301,11 @@ def test_words_of_another_modality_are_flagged(modality: str, impression: str, f
     assert bool(issues) is flagged
 
 
+def test_a_change_that_is_named_is_no_abnormality_of_normal_findings() -> None:
+    found = loud("左侧蝶窦含气消失。右侧蝶窦未见异常。", "左侧蝶窦炎性改变。")
+    assert Kind.NEGATION not in {issue.kind for issue in found}
+
+
 @pytest.mark.parametrize(
     ("findings", "impression"),
     [
