@@ -7,7 +7,7 @@ the split, how far a draft of ours may have shaped the text, and what the checks
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -153,7 +153,7 @@ def _sides(session: Session, home: Path, policy: Policy) -> _Sides:
         exposure = exposures.get(str(row.id), "unassisted")
         signed = _Signed(case, f"{row.institution}/{patient}", findings, exposure, day, row.id in flagged)
         consider(row.institution, row.split, signed)
-    for sign_off, request in _signed_here_only(session):
+    for sign_off, request in signed_here_only(session):
         phrases = vocabulary.of(home, request.institution).phrases
         text = cleaning.impression(sign_off.impression, terms=phrases).text.strip()  # as ingest stores an impression
         case = Case(f"sign_off:{sign_off.id}", clinical_input(request, phrases), text)
@@ -242,8 +242,8 @@ def _flagged(session: Session) -> frozenset[UUID]:
     return frozenset(sign_offs | {report for report, identity in session.execute(present) if identity in sign_offs})
 
 
-def _signed_here_only(session: Session) -> Iterable[tuple[SignOff, DraftRequest]]:
-    """Newest sign-offs of this page and API whose examination no ingested report covers: where there is one, the RIS's text wins."""
+def signed_here_only(session: Session, since: datetime | None = None) -> Iterable[tuple[SignOff, DraftRequest]]:
+    """Newest sign-offs of this page and API, after `since`, whose examination no ingested report covers: where there is one, the RIS's text wins."""
     newest = sa.select(col(SignOff.request_id), sa.func.max(SignOff.version).label("version")).group_by(
         col(SignOff.request_id)
     )
@@ -257,4 +257,6 @@ def _signed_here_only(session: Session) -> Iterable[tuple[SignOff, DraftRequest]
         .join(DraftRequest, col(DraftRequest.id) == col(SignOff.request_id))
         .where(SignOff.place == "here", DraftRequest.state == RequestState.SIGNED, ~covered)
     )
+    if since is not None:
+        query = query.where(col(SignOff.signed_at) > since)
     return session.exec(query)

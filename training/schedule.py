@@ -4,6 +4,7 @@ Each schedule starts a fresh run on all eligible data. The training worker looks
 """
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -17,14 +18,24 @@ from sqlmodel import Session, col, select
 from core import audit, institutions, logs, processes
 from core.db import database_now
 from core.errors import NotFound, Refused
+from core.identity import split_of
 from core.states import ReportStatus
 from core.tables import Report, TrainingRun, TrainingSchedule
 from training import runs
 from training.drift import drifting
+from training.eligible import signed_here_only
 from training.profiles import profile as recipe
 from training.utility import quantised_bytes
 
 BY = "process:schedule"
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """How many texts there are, and how many by institution × system; a text of two systems is in the stratum of each."""
+
+    texts: int
+    strata: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +94,7 @@ def due(session: Session, row: TrainingSchedule) -> str | None:
     """Why the schedule is due now; None when it is not. It never is while its last run has not ended, or when nothing was signed since."""
     if row.last_run is not None and runs.get(session, row.last_run).state not in runs.ENDED:
         return None
-    fresh = sum(signed_since(session, _since(row)).values())
+    fresh = signed_since(session, _since(row)).texts
     if not fresh:
         return None
     if row.after_reports is not None and fresh >= row.after_reports:
@@ -117,39 +128,44 @@ def start_due(session: Session) -> list[TrainingRun]:
     return started
 
 
-def signed_since(session: Session, since: datetime | None) -> dict[str, int]:
-    """Reports that may train and came in since, by institution × system."""
-    teaching = [
-        code for code, role in institutions.roles(session, database_now(session).date()).items() if role == "train"
-    ]
-    system = sa.func.unnest(col(Report.systems)).column_valued("system", joins_implicitly=True)
+def signed_since(session: Session, since: datetime | None) -> Fresh:
+    """Texts that may train and came in since: reports that were read, and impressions signed here that no report covers."""
+    roles = institutions.roles(session, database_now(session).date())
+    teaching = [code for code, role in roles.items() if role == "train"]
     query = (
-        sa.select(col(Report.institution), system, sa.func.count())
+        sa.select(col(Report.institution), col(Report.systems), sa.func.count())
         .where(col(Report.institution).in_(teaching), col(Report.split) == "train", col(Report.excluded).is_(None))
         .where(col(Report.status).in_([ReportStatus.FINAL, ReportStatus.AMENDED]))
-        .group_by(col(Report.institution), system)
-        .order_by(col(Report.institution), system)
+        .group_by(col(Report.institution), col(Report.systems))
     )
     if since is not None:
         query = query.where(col(Report.ingested_at) > since)
-    return {f"{institution} × {system}": count for institution, system, count in session.execute(query)}
+    found = [(institution, systems, count) for institution, systems, count in session.execute(query)]
+    for _, request in signed_here_only(session, since):
+        if request.institution in teaching and split_of(request.patient) == "train":
+            found.append((request.institution, request.systems, 1))
+    strata: Counter[str] = Counter()
+    for institution, systems, count in found:
+        for system in systems:
+            strata[f"{institution} × {system}"] += count
+    return Fresh(sum(count for _, _, count in found), dict(sorted(strata.items())))
 
 
 def preview(session: Session, profile: str, base: Path, row: TrainingSchedule | None = None) -> Preview:
     """What starting `profile` on the base model in the folder `base` would find; `row` is the schedule that would start it."""
     new = signed_since(session, None if row is None else _since(row))
-    every = sum(signed_since(session, None).values())
+    every = signed_since(session, None).texts
     blockers = []
     if not every:
         blockers.append('no report may train: an institution with role = "train" must have been read first')
-    elif not new:
+    elif not new.texts:
         blockers.append("nothing was signed since the last run")
     if not processes.alive(session, "training"):
         blockers.append("no training worker runs: `valuer up` starts one")
     waiting = [run for run in runs.newest(session) if run.state not in runs.ENDED]
     if waiting:
         blockers.append(f"{len(waiting)} runs wait or run before it")
-    return Preview(new, every, _hours(session, profile, every), quantised_bytes(base), tuple(blockers))
+    return Preview(new.strata, every, _hours(session, profile, every), quantised_bytes(base), tuple(blockers))
 
 
 def _hours(session: Session, profile: str, reports: int) -> float | None:

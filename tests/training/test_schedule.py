@@ -22,6 +22,7 @@ from core.states import ReportStatus, RunState
 from core.tables import DraftRequest, Report, ScoreRow, SignOff, TrainingRun, TrainingSchedule
 from tests import builders
 from tests.training.listening import listening
+from tests.training.test_dataset import sign_off
 from training import drift, notice, runs, schedule, standing
 from training.drift import Day
 from training.runs import Options
@@ -79,6 +80,20 @@ def test_so_many_newly_signed_reports_start_one_run_and_no_second_before_it_ende
     assert schedule.start_due(north) == []
     north.execute(sa.update(TrainingRun).values(state=RunState.DONE))
     assert len(schedule.start_due(north)) == 1
+
+
+def test_impressions_signed_here_count_as_new_and_a_text_of_two_systems_counts_once(
+    north: Session, keyring: Keyring
+) -> None:
+    row = put(north, after_reports=3)
+    backdate(north, hours=1)
+    signed(north, 1, systems=["head", "chest"])
+    sign_off(north, keyring, 1, "unassisted")
+    assert schedule.due(north, row) is None
+    sign_off(north, keyring, 2, "unassisted")
+    assert schedule.due(north, row) == "3 newly signed reports"
+    backdate(north, hours=-1)
+    assert schedule.due(north, row) is None  # all of it was signed before
 
 
 def test_a_cron_line_is_due_once_its_time_has_passed_and_something_was_signed(north: Session) -> None:
