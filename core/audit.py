@@ -35,7 +35,7 @@ def values(actor: str, action: str, subject: str, *, institution: str | None = N
     return dict(zip(COLUMNS, given, strict=True))
 
 
-def _digest(previous: str, event: AuditEvent) -> str:
+def _digest(previous: str, event: Any, seq: int) -> str:
     content = [
         str(event.id),
         event.at.isoformat(),
@@ -44,7 +44,7 @@ def _digest(previous: str, event: AuditEvent) -> str:
         event.institution,
         event.subject,
         event.detail,
-        event.seq,
+        seq,
     ]
     return hashlib.sha256((previous + json.dumps(content, ensure_ascii=False, sort_keys=True)).encode()).hexdigest()
 
@@ -57,15 +57,32 @@ def seal(session: Session, limit: int = 1000) -> int:
         select(AuditEvent).where(col(AuditEvent.seq).is_not(None)).order_by(col(AuditEvent.seq).desc()).limit(1)
     ).first()
     previous, seq = (last.hash or GENESIS, last.seq or 0) if last else (GENESIS, 0)
-    events = session.exec(
-        select(AuditEvent).where(col(AuditEvent.seq).is_(None)).order_by(col(AuditEvent.id)).limit(limit)
-    ).all()
-    for event in events:
+    unsealed = sa.select(*_CHAINED).where(col(AuditEvent.seq).is_(None)).order_by(col(AuditEvent.id)).limit(limit)
+    ids, numbers, hashes = [], [], []
+    for event in session.execute(unsealed):
         seq += 1
-        event.seq = seq
-        event.hash = previous = _digest(previous, event)
-        session.add(event)
-    return len(events)
+        previous = _digest(previous, event, seq)
+        ids.append(event.id)
+        numbers.append(seq)
+        hashes.append(previous)
+    if ids:
+        session.execute(_SEAL, {"ids": ids, "numbers": numbers, "hashes": hashes})
+    return len(ids)
+
+
+_CHAINED = (
+    col(AuditEvent.id),
+    col(AuditEvent.at),
+    col(AuditEvent.actor),
+    col(AuditEvent.action),
+    col(AuditEvent.institution),
+    col(AuditEvent.subject),
+    col(AuditEvent.detail),
+)
+_SEAL = sa.text(
+    "UPDATE audit_events e SET seq = s.seq, hash = s.hash"
+    " FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS bigint[]), CAST(:hashes AS text[])) AS s(id, seq, hash) WHERE e.id = s.id"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +108,7 @@ def verify(session: Session) -> Verdict:
     events = session.exec(query)
     for event in events:
         expected += 1
-        if event.seq != expected or event.hash != _digest(previous, event):
+        if event.seq != expected or event.hash != _digest(previous, event, expected):
             broken_at = expected
             break
         previous = event.hash
