@@ -10,6 +10,7 @@ import torch
 from clinical.checks import looping
 from worker.engine.batched import Batched
 from worker.engine.cb import ContinuousBatching
+from worker.engine.layouts import packed_only
 from worker.engine.resident import LOOK_EVERY, Flight, Resident
 from worker.engine.static import Static
 
@@ -18,7 +19,7 @@ NEVER = 1 << 30
 
 
 class OnePerTask(Resident):
-    """transformers' `generate` for one job after the other, as it comes: no padding, no company, nothing of ours."""
+    """transformers' `generate` for one job after the other, as it comes: no padding, no company, our layout of the weights taken away."""
 
     def _start_backend(self) -> None:
         self._pool = ThreadPoolExecutor(1)
@@ -35,7 +36,7 @@ class OnePerTask(Resident):
     def _generate(self, flight: Flight) -> None:
         try:
             ids = torch.tensor([flight.prompt], device=self._model.device)
-            with torch.no_grad():
+            with torch.no_grad(), packed_only(self._model):
                 whole = self._model.generate(
                     input_ids=ids,
                     attention_mask=torch.ones_like(ids),

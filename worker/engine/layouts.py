@@ -5,6 +5,8 @@ for one row and six times slower for 512 (measured, 2048 x 640, one thread), so 
 It costs the memory of a second packed copy, half a byte a weight. For serving only: training, merging and export keep the ordinary layout alone.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -21,6 +23,19 @@ def keep_both(model: Any) -> None:
     for layer in model.modules():
         if isinstance(layer, bitsandbytes.nn.Linear4bit) and layer.support_avx512bf16_for_cpu:
             layer.forward = _Both(layer)
+
+
+@contextmanager
+def packed_only(model: Any) -> Iterator[None]:
+    """The model as bitsandbytes alone would run it, for comparison."""
+    both = [(layer, layer.forward) for layer in model.modules() if isinstance(layer.__dict__.get("forward"), _Both)]
+    for layer, _ in both:
+        del layer.forward
+    try:
+        yield
+    finally:
+        for layer, forward in both:
+            layer.forward = forward
 
 
 class _Both:
